@@ -1,0 +1,146 @@
+"""``longvu ask`` and ``longvu describe``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from longvu_cli.cli.errors import OK, SOME_FAILED, exit_code
+from longvu_cli.cli.loading import load_model
+from longvu_cli.cli.options import AnswerFlags, CacheFlags, CompressionFlags, ModelFlags, SummaryFlags, VideoFlags
+from longvu_cli.cli.output import Output
+from longvu_cli.config import CompressionOptions, GenerationOptions, SamplingOptions
+from longvu_cli.errors import LongVUError, UsageError
+
+if TYPE_CHECKING:
+    from longvu_cli.longvu import LongVU
+    from longvu_cli.results import Answer
+
+SaveFrames = Annotated[
+    Path | None,
+    typer.Option(
+        "--save-frames",
+        metavar="DIR",
+        envvar="LONGVU_SAVE_FRAMES",
+        show_envvar=False,
+        rich_help_panel="Output",
+        help="Write the kept frames to this folder, as 000012.png by their number among the sampled frames.",
+    ),
+]
+
+
+def ask(
+    output: Output,
+    video: Annotated[str, typer.Argument(help="A video file, or a picture.", metavar="VIDEO")],
+    question: Annotated[str, typer.Argument(help="What you want to know.", metavar="QUESTION")],
+    save_frames: SaveFrames = None,
+    *,
+    model: ModelFlags,
+    moments: VideoFlags,
+    compression: CompressionFlags,
+    cache: CacheFlags,
+    answer: AnswerFlags,
+    summary: SummaryFlags,
+) -> int:
+    """Answer a question about a video.
+
+    The answer streams to stdout; a summary of what was kept of the video follows on stderr.
+    """
+    if not question.strip():
+        raise UsageError("the question is empty", hint="use `longvu describe` for a description")
+    settings = moments.options(), compression.options(), answer.options()
+    require_video(video, settings[0])
+    loaded = load_model(model, "ANSWER", output, cache)
+    answered = _answer(loaded, "ask", video, question, settings, output)
+    if save_frames is not None:
+        write_frames(video, settings[0], answered.compression.kept, save_frames, output)
+    return OK
+
+
+def describe(
+    output: Output,
+    videos: Annotated[list[str], typer.Argument(help="Video files, or pictures.", metavar="VIDEO...")],
+    *,
+    model: ModelFlags,
+    moments: VideoFlags,
+    compression: CompressionFlags,
+    cache: CacheFlags,
+    answer: AnswerFlags,
+    summary: SummaryFlags,
+) -> int:
+    """Describe each video.
+
+    The model is loaded once for all. With several videos, a line `==> VIDEO <==` goes before each description; one
+    that cannot be read is reported, the others go on, and the exit code is 6.
+    """
+    settings = moments.options(), compression.options(), answer.options()
+    if len(videos) == 1:
+        require_video(videos[0], settings[0])
+    loaded = load_model(model, "ANSWER", output, cache)
+    from longvu_cli.prompt import DESCRIBE
+
+    failures: list[LongVUError] = []
+    for number, video in enumerate(videos):
+        if len(videos) > 1:
+            output.answer_heading(video, first=number == 0)
+        try:
+            _answer(loaded, "describe", video, DESCRIBE, settings, output)
+        except LongVUError as error:
+            failures.append(error)
+            output.error(error, path=video if len(videos) > 1 else None)
+    if failures and len(videos) > 1:
+        return SOME_FAILED
+    return exit_code(failures[0]) if failures else OK
+
+
+def require_video(video: str, sampling: SamplingOptions) -> None:
+    """Notice a file that cannot be read before the model is loaded, which may take minutes."""
+    from longvu_cli.video import Video
+
+    Video(video, sampling).close()
+
+
+def write_frames(video: str, sampling: SamplingOptions, kept: Collection[int], folder: Path, output: Output) -> None:
+    """Write the kept frames, and say where they are."""
+    from longvu_cli.video import save_frames
+
+    written = save_frames(video, sampling, kept, folder)
+    output.note(f"{len(written)} frames written to {folder}")
+
+
+def _answer(
+    loaded: LongVU,
+    command: str,
+    video: str,
+    question: str,
+    settings: tuple[SamplingOptions, CompressionOptions, GenerationOptions],
+    output: Output,
+) -> Answer:
+    """Stream one answer, then say what it rests on."""
+    from longvu_cli.cli.rendering import summary
+    from longvu_cli.records import answer_record
+
+    sampling, compression, generation = settings
+    answer: Answer | None = None
+    with output.progress():
+        for chunk in loaded.stream(
+            video,
+            question,
+            sampling=sampling,
+            compression=compression,
+            generation=generation,
+            on_progress=output.on_progress,
+        ):
+            output.stop_progress()
+            output.answer_text(chunk.text)
+            answer = chunk.answer
+    assert answer is not None, "the last chunk carries the answer"
+    output.answer_end()
+    for warning in answer.compression.video.warnings:
+        output.warning(f"{video}: {warning}")
+    output.summary(summary(answer.compression))
+    output.record(answer_record(command, answer))
+    return answer

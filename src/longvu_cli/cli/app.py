@@ -1,0 +1,69 @@
+"""The command ``longvu``: registers the commands, reads the config file, and starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from longvu_cli import __version__
+from longvu_cli.cli.answering import ask, describe
+from longvu_cli.cli.config_file import defaults
+from longvu_cli.cli.errors import run
+from longvu_cli.cli.options import with_flags
+from longvu_cli.cli.output import Output, OutputOptions
+from longvu_cli.cli.statistics import stats
+from longvu_cli.errors import UsageError
+
+app = typer.Typer(
+    name="longvu",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"longvu {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def longvu(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Answers questions about videos of any length, on your own GPU."""
+    context.default_map = defaults(context.invoked_subcommand)
+
+
+app.command("ask")(with_flags(ask))
+app.command("describe")(with_flags(describe))
+app.command("stats")(with_flags(stats))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    # Libraries that would talk to the terminal are told not to before they are imported.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or pipe that cannot show a character gets its escape, not an error in the middle of an answer.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(run(Output(OutputOptions(json="--json" in sys.argv)), _start))
+
+
+def _start() -> int:
+    try:
+        code = app(standalone_mode=False)
+    except typer.TyperException as error:
+        raise UsageError(error.format_message(), hint="see `longvu COMMAND --help`") from error
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,93 @@
+"""Errors → one sentence, the next thing to try, and an exit code. The only place that does it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+from typing import NoReturn
+
+from longvu_cli.cli.output import Output
+from longvu_cli.errors import DeviceError, LongVUError, UsageError, VideoError, WeightsError
+
+OK = 0
+BUG = 1
+USAGE = 2
+SOME_FAILED = 6
+INTERRUPTED = 130
+TERMINATED = 143
+
+_EXIT_CODES: tuple[tuple[type[LongVUError], int], ...] = (
+    (UsageError, USAGE),
+    (VideoError, 3),
+    (WeightsError, 4),
+    (DeviceError, 5),
+)
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def exit_code(error: LongVUError) -> int:
+    """The documented exit code of an error."""
+    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), BUG)
+
+
+def run(output: Output, body: Callable[[], int]) -> int:
+    """Run a command's body and turn whatever it raises into what a user should see.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        with _sigterm_raises():
+            code = body()
+            output.close()
+            return code
+    except LongVUError as error:
+        return _told(output, partial(output.error, error), exit_code(error))
+    except KeyboardInterrupt:
+        return _told(output, output.interrupted, INTERRUPTED)
+    except Terminated:
+        return _told(output, output.interrupted, TERMINATED)
+    except BrokenPipeError:
+        return _quiet_end()
+    except Exception as error:  # noqa: BLE001  a traceback shown to a user is a bug of its own
+        return _told(output, partial(output.bug, error, traceback.format_exc()), BUG)
+
+
+def _told(output: Output, tell: Callable[[], None], code: int) -> int:
+    """Say it, unless nobody is there to read it."""
+    try:
+        tell()
+        output.close()
+    except BrokenPipeError:
+        _quiet_end()
+    return code
+
+
+def _quiet_end() -> int:
+    """The reader of our output has gone: end without a word, and keep the interpreter from flushing into the void."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    return OK
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """While it runs, SIGTERM unwinds like Ctrl-C, so that what is open gets closed."""
+
+    def unwind(number: int, frame: FrameType | None) -> NoReturn:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,50 @@
+"""Loading a model for a command: what is said about it, and with which bars."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from longvu_cli.cli.options import CacheFlags, ModelFlags
+from longvu_cli.cli.output import Output
+
+if TYPE_CHECKING:
+    from longvu_cli.longvu import LongVU
+    from longvu_cli.weights import DownloadPlan, Part
+
+# Downloads above this size are announced.
+ANNOUNCED_BYTES = 100_000_000
+
+
+def load_model(flags: ModelFlags, part_name: str, output: Output, cache: CacheFlags) -> LongVU:
+    """Load the part (a name of ``Part``) of the model that the flags ask for."""
+    options = flags.options()
+    from huggingface_hub.utils.tqdm import tqdm
+
+    from longvu_cli.feature_cache import FeatureCache
+    from longvu_cli.longvu import LongVU
+    from longvu_cli.weights import Part
+
+    part: Part = Part[part_name]
+
+    def announce(plan: DownloadPlan) -> None:
+        if plan.bytes_missing > ANNOUNCED_BYTES:
+            output.note(f"downloading {plan.bytes_missing / 1e9:.2f} GB of {plan.repo} to {plan.destination}")
+
+    model = LongVU.from_pretrained(
+        flags.model,
+        part=part,
+        options=options,
+        cache=None if cache.no_cache else FeatureCache.default(),
+        on_download=announce,
+        tqdm_class=tqdm if output.animated else None,
+    )
+    info = model.info
+    told = f"model {info.name} from {info.source}" + (f" at {info.revision}" if info.revision else "")
+    quantized = "" if info.quantization == "none" else f", {info.quantization}"
+    if flags.model == "auto":
+        output.note(f"{told} ({info.dtype}{quantized} on {info.device})")
+    else:
+        output.detail(f"{told} ({info.dtype}{quantized} on {info.device})")
+    for notice in info.notices:
+        output.warning(notice)
+    return model

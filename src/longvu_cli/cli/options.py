@@ -1,0 +1,263 @@
+"""The flags that commands share, once: groups of options that become dataclasses, and back into command parameters.
+
+Each flag is also an environment variable ``LONGVU_<NAME>`` and a key of the config file; a flag wins over the
+environment, and the environment over the config file.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from longvu_cli.cli.errors import run
+from longvu_cli.cli.output import Output, OutputOptions
+from longvu_cli.config import (
+    Anchor,
+    CompressionOptions,
+    DType,
+    GenerationOptions,
+    ModelOptions,
+    Orientation,
+    Quantization,
+    RecipeName,
+    SamplingOptions,
+    StillMode,
+    TemporalReduction,
+)
+
+
+def _option(name: str, *more: str, help: str, panel: str, **settings: Any) -> Any:
+    """An option ``--name`` with its environment variable."""
+    variable = f"LONGVU_{name.split('/')[0].removeprefix('--').replace('-', '_').upper()}"
+    return typer.Option(name, *more, help=help, envvar=variable, show_envvar=False, rich_help_panel=panel, **settings)
+
+
+def parse_time(text: str | float) -> float:
+    """Seconds, or ``[hh:]mm:ss``, with decimals, as seconds. A number (a default, or of the config file) is seconds."""
+    parts = str(text).split(":")
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if not 1 <= len(numbers) <= 3 or any(number < 0 for number in numbers) or any(n >= 60 for n in numbers[1:]):
+        raise typer.BadParameter(f"{text!r} is no time: give seconds, or [hh:]mm:ss")
+    return sum(number * 60.0**power for power, number in enumerate(reversed(numbers)))
+
+
+_MODEL, _VIDEO, _COMPRESSION, _ANSWER, _OUTPUT = "Model", "Video", "Compression", "Answer", "Output"
+
+
+@dataclass(frozen=True)
+class ModelFlags:
+    """Which model."""
+
+    model: Annotated[
+        str,
+        _option(
+            "--model",
+            "-m",
+            panel=_MODEL,
+            help="auto, 7b, 3b, 1b (with -image for stills), a hub repository, or a folder. "
+            "auto takes the largest that fits the free memory of the device.",
+        ),
+    ] = "auto"
+    dinov2: Annotated[
+        str | None, _option("--dinov2", panel=_MODEL, help="DINOv2 tower: a hub repository or a folder.")
+    ] = None
+    siglip: Annotated[
+        str | None, _option("--siglip", panel=_MODEL, help="SigLIP tower: a hub repository or a folder.")
+    ] = None
+    revision: Annotated[
+        str | None, _option("--revision", panel=_MODEL, help="Branch, tag or commit of the model's repository.")
+    ] = None
+    offline: Annotated[bool, _option("--offline", panel=_MODEL, help="Use only what is on this machine.")] = False
+    device: Annotated[str, _option("--device", panel=_MODEL, help="auto, cuda, cuda:N, mps or cpu.")] = "auto"
+    dtype: Annotated[
+        DType, _option("--dtype", panel=_MODEL, help="Number format; auto: bfloat16 on a GPU, float32 on a CPU.")
+    ] = DType.AUTO
+    quantize: Annotated[
+        Quantization,
+        _option("--quantize", panel=_MODEL, help="Store the language model's linear layers in 8 or 4 bits."),
+    ] = Quantization.NONE
+
+    def options(self) -> ModelOptions:
+        """As the library takes them."""
+        return ModelOptions(**vars(self))
+
+
+@dataclass(frozen=True)
+class VideoFlags:
+    """Which moments of the video."""
+
+    fps: Annotated[float, _option("--fps", panel=_VIDEO, help="Frames looked at per second of video.")] = 1.0
+    start: Annotated[
+        float,
+        _option("--start", panel=_VIDEO, parser=parse_time, metavar="TIME", help="Begin here: seconds, or [hh:]mm:ss."),
+    ] = 0.0
+    end: Annotated[
+        float | None,
+        _option("--end", panel=_VIDEO, parser=parse_time, metavar="TIME", help="End before this time."),
+    ] = None
+
+    def options(self) -> SamplingOptions:
+        """As the library takes them."""
+        return SamplingOptions(fps=self.fps, start_s=self.start, end_s=self.end)
+
+
+@dataclass(frozen=True)
+class CompressionFlags:
+    """How the video is compressed."""
+
+    recipe: Annotated[
+        RecipeName,
+        _option("--recipe", panel=_COMPRESSION, help="Numbers of the released code and weights, or of the paper."),
+    ] = RecipeName.RELEASED
+    orientation: Annotated[
+        Orientation,
+        _option(
+            "--orientation",
+            panel=_COMPRESSION,
+            help="Crop of a video's frames: as the released models were trained (they mix up width and height), "
+            "or upright.",
+        ),
+    ] = Orientation.RELEASED
+    context_length: Annotated[
+        int | None,
+        _option("--context-length", panel=_COMPRESSION, help="Tokens for video, question and answer [model's own]."),
+    ] = None
+    dino_threshold: Annotated[
+        float | None,
+        _option("--dino-threshold", panel=_COMPRESSION, help="Similarity from which a frame is dropped [model's own]."),
+    ] = None
+    stc_threshold: Annotated[
+        float | None,
+        _option("--stc-threshold", panel=_COMPRESSION, help="Similarity from which a token is dropped [model's own]."),
+    ] = None
+    temporal_reduction: Annotated[
+        TemporalReduction,
+        _option("--temporal-reduction", panel=_COMPRESSION, help="What decides which frames stay (paper, Table 3)."),
+    ] = TemporalReduction.DINOV2
+    anchor: Annotated[
+        Anchor,
+        _option("--anchor", panel=_COMPRESSION, help="Frame that others are compared with (paper, Table 5)."),
+    ] = Anchor.FIRST
+    frame_position_encoding: Annotated[
+        bool | None,
+        _option(
+            "--frame-position-encoding/--no-frame-position-encoding",
+            panel=_COMPRESSION,
+            help="Tell the model each frame's time (paper, appendix B) [model's own].",
+        ),
+    ] = None
+    still: Annotated[
+        StillMode,
+        _option("--still", panel=_COMPRESSION, help="Give a picture as an image, or as a video of one frame."),
+    ] = StillMode.IMAGE
+
+    def options(self) -> CompressionOptions:
+        """As the library takes them."""
+        return CompressionOptions(**vars(self))
+
+
+@dataclass(frozen=True)
+class CacheFlags:
+    """Whether the features of videos are kept."""
+
+    no_cache: Annotated[
+        bool, _option("--no-cache", panel=_VIDEO, help="Neither use nor keep the features of the video.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class AnswerFlags:
+    """How the answer is generated."""
+
+    max_new_tokens: Annotated[int, _option("--max-new-tokens", panel=_ANSWER, help="Longest answer, in tokens.")] = 128
+    temperature: Annotated[
+        float, _option("--temperature", panel=_ANSWER, help="0 always takes the likeliest token.")
+    ] = 0.0
+    top_p: Annotated[
+        float, _option("--top-p", panel=_ANSWER, help="Sample among the likeliest tokens up to this probability.")
+    ] = 1.0
+    seed: Annotated[int | None, _option("--seed", panel=_ANSWER, help="Makes sampling repeatable.")] = None
+
+    def options(self) -> GenerationOptions:
+        """As the library takes them."""
+        return GenerationOptions(**vars(self))
+
+
+@dataclass(frozen=True)
+class OutputFlags:
+    """What is shown."""
+
+    json: Annotated[bool, _option("--json", panel=_OUTPUT, help="Print one JSON object per video.")] = False
+    quiet: Annotated[bool, _option("--quiet", "-q", panel=_OUTPUT, help="Say nothing on stderr but errors.")] = False
+    verbose: Annotated[
+        bool, _option("--verbose", "-v", panel=_OUTPUT, help="Say more: which model, where from, tracebacks of bugs.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class SummaryFlags:
+    """Whether the summary follows the answer."""
+
+    stats: Annotated[
+        bool, _option("--stats/--no-stats", panel=_OUTPUT, help="The compression summary after the answer.")
+    ] = True
+
+
+Body = Callable[..., int]
+
+
+def with_flags(body: Body) -> Callable[..., None]:
+    """Make a Typer command of a function ``body(output, …, flags: SomeFlags, …) -> exit code``.
+
+    A parameter whose type is one of the dataclasses above becomes its fields' options; the others stay as they are.
+    The body runs inside the one place that turns errors into sentences and exit codes.
+    """
+    hints = get_type_hints(body, include_extras=True)
+    groups: dict[str, type[Any]] = {}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in list(inspect.signature(body).parameters.items())[1:]:
+        hint = hints[name]
+        if is_dataclass(hint) and isinstance(hint, type):
+            groups[name] = hint
+            parameters += _as_parameters(hint)
+        else:
+            parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
+    parameters += _as_parameters(OutputFlags)
+
+    @functools.wraps(body)
+    def command(**values: Any) -> None:
+        flags = {name: _taken(group, values) for name, group in groups.items()}
+        shown = vars(_taken(OutputFlags, values))
+        with_stats = {key: vars(group)[key] for group in flags.values() for key in vars(group) if key == "stats"}
+        # Contradictory output flags are told in the form that was asked for, too.
+        output = Output(OutputOptions(json=shown["json"]))
+        code = run(output, lambda: body(Output(OutputOptions(**shown, **with_stats)), **values, **flags))
+        raise typer.Exit(code)
+
+    vars(command)["__signature__"] = inspect.Signature(parameters)
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    del vars(command)["__wrapped__"]
+    return command
+
+
+def _as_parameters(group: type[Any]) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(group)
+    ]
+
+
+def _taken(group: type[Any], values: dict[str, Any]) -> Any:
+    """Take a group's fields out of the command's values."""
+    return group(**{field.name: values.pop(field.name) for field in fields(group)})

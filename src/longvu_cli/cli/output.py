@@ -1,0 +1,211 @@
+"""What the user sees: one object that knows whether people, scripts or nobody is reading.
+
+stdout carries the answer or the JSON, nothing else; everything more goes to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+
+from longvu_cli.cli.text import neutralise
+from longvu_cli.errors import LongVUError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from longvu_cli.records import Record
+
+_STAGES = {"encode": "watching"}
+_ANSWER_KEEPS = "\n\t"
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """How much is shown, and in which form.
+
+    Attributes:
+        json: records in place of text.
+        quiet: nothing on stderr but errors.
+        verbose: also which model and settings, and the tracebacks of bugs.
+        stats: the compression summary after an answer.
+    """
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    stats: bool = True
+
+    def __post_init__(self) -> None:
+        if self.quiet and self.verbose:
+            raise UsageError("--quiet and --verbose contradict each other", hint="leave one of them out")
+
+
+class Output:
+    """Writes for one command.
+
+    Args:
+        options: what to show.
+        out, err: where to; the process's own streams unless a test says otherwise.
+    """
+
+    def __init__(self, options: OutputOptions, *, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self.options = options
+        self._out = out or sys.stdout
+        self._err = err or sys.stderr
+        self._progress: Progress | None = None
+        self._mid_line = False
+
+    @property
+    def animated(self) -> bool:
+        """Whether bars may move: only for a person at a terminal that can do it."""
+        return not self.options.quiet and self._err.isatty() and not self.err_console().is_dumb_terminal
+
+    # --- stdout ---
+
+    def answer_text(self, text: str) -> None:
+        """Part of an answer, at once; nothing with ``--json``, whose record holds the whole."""
+        if text and not self.options.json:
+            self._write(neutralise(text, keep=_ANSWER_KEEPS))
+
+    def answer_heading(self, path: str, *, first: bool) -> None:
+        """Which of several videos the next answer is about."""
+        if not self.options.json:
+            self._write(f"{'' if first else chr(10)}==> {neutralise(path)} <==\n")
+
+    def answer_end(self) -> None:
+        """Finish the answer's line."""
+        if not self.options.json and self._mid_line:
+            self._write("\n")
+
+    def record(self, record: Record) -> None:
+        """A record, as one line of JSON, flushed."""
+        if self.options.json:
+            self._write(f"{json.dumps(record, allow_nan=False)}\n")
+
+    def print(self, *renderables: object) -> None:
+        """Rich text or tables to stdout, for commands whose result they are."""
+        console = self._console(self._out)
+        for renderable in renderables:
+            console.print(renderable)
+
+    # --- stderr ---
+
+    def note(self, text: str) -> None:
+        """Something worth knowing."""
+        if not self.options.quiet:
+            self._say(text)
+
+    def detail(self, text: str) -> None:
+        """Something for ``--verbose``."""
+        if self.options.verbose:
+            self._say(text)
+
+    def warning(self, text: str) -> None:
+        """Something that may make the result less than it seems."""
+        if not self.options.quiet:
+            self._say(f"warning: {text}")
+
+    def summary(self, *renderables: object) -> None:
+        """The statistics after an answer."""
+        if self.options.stats and not self.options.quiet and not self.options.json:
+            console = self.err_console()
+            for renderable in renderables:
+                console.print(renderable)
+
+    def error(self, error: LongVUError, *, path: str | None = None) -> None:
+        """One sentence and the next thing to try; with ``--json`` a record on stdout."""
+        self.answer_end()
+        if self.options.json:
+            from longvu_cli.records import error_record
+
+            self.record(error_record(error, path=path))
+            return
+        where = f"{path}: " if path is not None and path not in error.message else ""
+        self._say(f"error: {where}{error.message}" + (f" ({error.hint})" if error.hint else ""))
+
+    def bug(self, error: Exception, trace: str) -> None:
+        """Something that should not have happened."""
+        self.answer_end()
+        message = f"an unexpected error, which is a bug in longvu: {type(error).__name__}: {error}"
+        hint = "please report it with the output of the same command and --verbose"
+        self.error(_Bug(message, hint=hint))
+        if self.options.verbose:
+            self._err.write(trace)
+
+    def interrupted(self) -> None:
+        """Leave the terminal tidy."""
+        self.answer_end()
+
+    @contextmanager
+    def progress(self) -> Iterator[None]:
+        """Show a bar while the block runs, when :attr:`animated`."""
+        if not self.animated:
+            yield
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.err_console(), transient=True) as self._progress:
+            try:
+                yield
+            finally:
+                self._progress = None
+
+    def on_progress(self, stage: str, done: int, total: int | None) -> None:
+        """The library's progress callback."""
+        if self._progress is None:
+            return
+        description = _STAGES.get(stage, stage)
+        task = self._task(self._progress, description)
+        # Headers may promise too little; a bar beyond its end would be a lie.
+        self._progress.update(task, completed=done, total=None if total is None else max(done, total))
+
+    def stop_progress(self) -> None:
+        """Take the bar away, before an answer starts to stream over it."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def close(self) -> None:
+        """Flush, so that a closed pipe or a full disk is noticed while it can still be told."""
+        self._out.flush()
+
+    def err_console(self) -> Console:
+        """A rich console on stderr that takes no text for markup."""
+        return self._console(self._err)
+
+    @staticmethod
+    def _console(stream: TextIO) -> Console:
+        from rich.console import Console
+
+        return Console(file=stream, markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+    @staticmethod
+    def _task(progress: Progress, description: str) -> TaskID:
+        known = [task.id for task in progress.tasks if task.description == description]
+        return known[0] if known else progress.add_task(description, total=None)
+
+    def _write(self, text: str) -> None:
+        self._out.write(text)
+        self._out.flush()
+        self._mid_line = not text.endswith("\n")
+
+    def _say(self, text: str) -> None:
+        if self._progress is not None:
+            self._progress.console.print(neutralise(text), soft_wrap=True)
+            return
+        self._err.write(f"longvu: {neutralise(text)}\n")
+        self._err.flush()
+
+
+class _Bug(LongVUError):
+    """An unexpected error, as a record."""
+
+
+__all__ = ["Output", "OutputOptions"]

@@ -1,0 +1,180 @@
+"""The compression statistics as people like to read them."""
+
+from __future__ import annotations
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from longvu_cli.config import RecipeName, TemporalReduction
+from longvu_cli.results import Compression, Timing
+from longvu_cli.statistics import FrameStatistics, Regime, Resolution
+
+STRIP_WIDTH = 64
+_LEVELS = " ▁▂▃▄▅▆▇█"
+
+_REGIMES = {
+    Regime.ALL_HIGH: "few enough frames: all at full resolution",
+    Regime.MIXED: "full resolution where the question needs it, low elsewhere",
+    Regime.SPATIAL: "too many frames: tokens that repeat are dropped",
+}
+
+
+def summary(compression: Compression) -> Text:
+    """Three lines after an answer: frames, tokens, seconds."""
+    statistics = compression.statistics
+    frames, tokens = statistics.frames, statistics.tokens
+    lines = [
+        f"frames  {frames.sampled:,} sampled → {frames.kept:,} kept → {frames.high_resolution:,} at full resolution",
+        f"tokens  {tokens.dense:,} dense → {tokens.visual:,} read ({_share(tokens.visual, tokens.dense)})"
+        + (f", {statistics.truncated_tokens:,} cut for lack of room" if statistics.truncated_tokens else ""),
+        f"time    {_seconds(compression.timing)}",
+    ]
+    return Text("\n".join(lines), style="dim")
+
+
+def stats(compression: Compression, *, strip_width: int = STRIP_WIDTH) -> Group:
+    """The table of steps, the strip along the time line, and the settings."""
+    return Group(
+        _heading(compression),
+        Text(),
+        _steps(compression),
+        Text(),
+        _strip(compression, strip_width),
+        Text(),
+        _settings(compression),
+    )
+
+
+def _heading(compression: Compression) -> Text:
+    video = compression.video
+    facts = [f"{video.width}×{video.height}", video.codec]
+    if not video.is_still:
+        facts.insert(0, clock(video.duration_s) if video.duration_s is not None else "unknown length")
+        facts += [f"{video.fps:g} frames/s"] if video.fps else []
+    if video.rotation:
+        facts.append(f"rotated by {video.rotation}°")
+    return Text(" · ".join(facts))
+
+
+def _steps(compression: Compression) -> Table:
+    """One row per step: what it left of frames and tokens."""
+    statistics = compression.statistics
+    frames, tokens = statistics.frames, statistics.tokens
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column("step")
+    for heading in ("frames", "tokens", "of dense"):
+        table.add_column(heading, justify="right")
+    low = frames.kept - frames.high_resolution
+    rows = (
+        (f"sampled at {compression.sampling.fps:g} per second", f"{frames.sampled:,}", tokens.dense),
+        (_temporal_name(compression), f"{frames.kept:,}", tokens.after_temporal),
+        (
+            "query-guided resolution",
+            f"{frames.high_resolution:,} full + {low:,} low",
+            tokens.after_query,
+        ),
+        (
+            "spatial token compression" + ("" if statistics.spatial_compression else " (not needed)"),
+            "",
+            tokens.visual,
+        ),
+    )
+    for name, frame_text, count in rows:
+        table.add_row(name, frame_text, f"{count:,}", _share(count, tokens.dense))
+    table.add_row(Text("read by the language model", style="bold"), "", f"{tokens.visual:,}", "")
+    table.add_row("room for the video", "", f"{statistics.visual_budget:,}", "")
+    if statistics.truncated_tokens:
+        table.add_row("of these cut for lack of room", "", f"{statistics.truncated_tokens:,}", "")
+    return table
+
+
+def _temporal_name(compression: Compression) -> str:
+    kept_all = compression.statistics.frames.kept == compression.statistics.frames.sampled
+    method = compression.recipe.temporal_reduction
+    if method is TemporalReduction.NONE:
+        return "temporal reduction (off)"
+    return f"temporal reduction by {method.value}" + (" (kept all)" if kept_all else "")
+
+
+def _strip(compression: Compression, width: int) -> Group:
+    """Three rows along the time line: how much of each moment was kept at full resolution, kept low, or dropped.
+
+    Without a question, the kept frames of the mixed regime have no resolution yet: they make one row, "kept".
+    """
+    sampled = compression.statistics.frames.sampled
+    cells = min(width, sampled)
+    kept = {frame.index: frame for frame in compression.statistics.per_frame}
+    undecided = any(frame.resolution is None for frame in kept.values())
+    rows = [("full", "green"), ("low", "yellow"), ("dropped", "red")]
+    if undecided:
+        rows = [("kept", "green"), ("dropped", "red")]
+    counts: dict[str, list[int]] = {name: [0] * cells for name, _ in rows}
+    per_cell = [0] * cells
+    for index in range(sampled):
+        cell = index * cells // sampled
+        per_cell[cell] += 1
+        counts[_fate(kept.get(index))][cell] += 1
+    lines = [
+        Text.assemble(f"{name:<8}", (_bars(counts[name], per_cell), style), f"  {sum(counts[name]):,}")
+        for name, style in rows
+    ]
+    return Group(*lines, _time_axis(compression, cells))
+
+
+def _fate(frame: FrameStatistics | None) -> str:
+    if frame is None:
+        return "dropped"
+    if frame.resolution is None:
+        return "kept"
+    return "full" if frame.resolution is Resolution.HIGH else "low"
+
+
+def _bars(counts: list[int], totals: list[int]) -> str:
+    """A bar per cell; whatever is there at all can be seen."""
+    steps = len(_LEVELS) - 1
+    return "".join(_LEVELS[-(-count * steps // total)] for count, total in zip(counts, totals, strict=True))
+
+
+def _time_axis(compression: Compression, cells: int) -> Text:
+    begin = compression.sampling.start_s
+    end = begin + compression.statistics.frames.sampled / compression.sampling.fps
+    left, right = clock(begin), clock(end)
+    return Text(" " * 8 + left + " " * max(1, cells - len(left) - len(right)) + right, style="dim")
+
+
+def _settings(compression: Compression) -> Text:
+    recipe, statistics = compression.recipe, compression.statistics
+    lines = [
+        f"regime      {statistics.regime.value}: {_REGIMES[statistics.regime]}",
+        f"settings    recipe {recipe.name.value} · orientation {recipe.orientation.value} · context "
+        f"{recipe.context_length:,} · DINOv2 threshold {recipe.dino_threshold:g} · STC threshold "
+        f"{recipe.stc_threshold:g} ({'>' if recipe.name is RecipeName.PAPER else '≥'} is dropped)",
+        f"time        {_seconds(compression.timing)}",
+    ]
+    if compression.question is None and any(frame.resolution is None for frame in statistics.per_frame):
+        lines.insert(
+            1, "            which frames get full resolution depends on the question: longvu stats VIDEO QUESTION"
+        )
+    return Text("\n".join(lines), style="dim")
+
+
+def clock(seconds: float) -> str:
+    """``1:05``, ``1:01:05``; below a minute with a decimal, ``0:05.2``, where there is one."""
+    whole = int(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours}:{minutes:02}:{rest:02}"
+    tenths = int(seconds * 10) % 10
+    return f"{minutes}:{rest:02}" + (f".{tenths}" if whole < 60 and tenths else "")
+
+
+def _seconds(timing: Timing) -> str:
+    stages = {name: value for name, value in vars(timing).items() if value is not None}
+    total, first = stages.pop("total"), stages.pop("first_token", None)
+    shown = " · ".join(f"{name} {value:.1f}" for name, value in stages.items())
+    return f"{shown} · total {total:.1f} s" + (f" (first token after {first:.1f} s)" if first is not None else "")
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}"

@@ -1,0 +1,58 @@
+"""``longvu stats``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from longvu_cli.cli.answering import SaveFrames, require_video, write_frames
+from longvu_cli.cli.errors import OK
+from longvu_cli.cli.loading import load_model
+from longvu_cli.cli.options import CacheFlags, CompressionFlags, ModelFlags, VideoFlags
+from longvu_cli.cli.output import Output
+from longvu_cli.errors import UsageError
+
+
+def stats(
+    output: Output,
+    video: Annotated[str, typer.Argument(help="A video file, or a picture.", metavar="VIDEO")],
+    question: Annotated[
+        str | None, typer.Argument(help="Compress for this question.", metavar="[QUESTION]", show_default=False)
+    ] = None,
+    save_frames: SaveFrames = None,
+    *,
+    model: ModelFlags,
+    moments: VideoFlags,
+    compression: CompressionFlags,
+    cache: CacheFlags,
+) -> int:
+    """Show what the compression keeps of a video.
+
+    Needs no language model: without a question none of its weights, with one only its embeddings.
+    """
+    if question is not None and not question.strip():
+        raise UsageError("the question is empty", hint="leave it out to see what holds for every question")
+    sampling, options = moments.options(), compression.options()
+    require_video(video, sampling)
+    loaded = load_model(model, "VISION" if question is None else "QUESTION", output, cache)
+    from longvu_cli.cli.rendering import stats as rendered
+    from longvu_cli.records import compression_record
+
+    with output.progress():
+        compressed = loaded.compress(
+            video,
+            question,
+            sampling=sampling,
+            compression=options,
+            on_progress=output.on_progress,
+        )
+    for warning in compressed.video.warnings:
+        output.warning(f"{video}: {warning}")
+    if output.options.json:
+        output.record(compression_record("stats", compressed))
+    else:
+        output.print(rendered(compressed))
+    if save_frames is not None:
+        write_frames(video, sampling, compressed.kept, save_frames, output)
+    return OK

@@ -1,0 +1,114 @@
+"""The errors of the library: every failure a user can meet has a type here.
+
+::
+
+    LongVUError
+    ├── UsageError              the request contradicts itself or cannot be met
+    │   └── QuestionTooLong     the question leaves no room for the video
+    ├── VideoError              the video cannot be read
+    │   ├── VideoNotFound       no such file, a directory, a pipe, a URL, no permission, empty
+    │   ├── NotAVideo           the bytes are of no accepted media format
+    │   ├── NoVideoStream       audio only, or only cover art
+    │   └── NoFrames            a video stream of which no frame could be decoded (in the range asked for)
+    ├── WeightsError            the weights cannot be used
+    │   ├── WeightsNotFound     not on this machine, or no such repository, revision or file
+    │   ├── WeightsGated        the hub asks for a login or a licence
+    │   ├── HubUnreachable      the hub does not answer, or offline mode is on
+    │   ├── DownloadFailed      a transfer was cut, or there is no room on the disk
+    │   ├── NotACheckpoint      the folder is no LongVU checkpoint, or of a kind that is not supported
+    │   └── WeightsDamaged      a file is malformed, or tensors are missing, unexpected or of the wrong shape
+    └── DeviceError             the device cannot do it
+        ├── DeviceUnavailable   no such device, or a library that it needs is missing
+        ├── DeviceOutOfMemory   the model or the video does not fit
+        └── NonFiniteLogits     the model computed NaN or infinity (a data type too small)
+
+The command line turns each into one sentence, a hint and an exit code (``cli/errors.py``).
+"""
+
+from __future__ import annotations
+
+
+class LongVUError(Exception):
+    """Base of every error of the library.
+
+    Args:
+        message: one sentence that says what happened.
+        hint: the next thing to try; may be empty.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(LongVUError):
+    """The request contradicts itself or cannot be met as asked."""
+
+
+class QuestionTooLong(UsageError):
+    """The prompt fills the context: no token is left for the video."""
+
+
+class VideoError(LongVUError):
+    """The video cannot be read."""
+
+
+class VideoNotFound(VideoError):
+    """There is no readable regular, non-empty file at the path."""
+
+
+class NotAVideo(VideoError):
+    """The file is of no accepted media format."""
+
+
+class NoVideoStream(VideoError):
+    """The file has no video stream (audio only, or only cover art)."""
+
+
+class NoFrames(VideoError):
+    """No frame could be decoded in the range that was asked for."""
+
+
+class WeightsError(LongVUError):
+    """The weights cannot be used."""
+
+
+class WeightsNotFound(WeightsError):
+    """The weights are not on this machine, or the hub has no such repository, revision or file."""
+
+
+class WeightsGated(WeightsError):
+    """The hub wants a login, or a licence accepted, before it gives the weights."""
+
+
+class HubUnreachable(WeightsError):
+    """The hub does not answer, or offline mode is on and the weights are not in the cache."""
+
+
+class DownloadFailed(WeightsError):
+    """A transfer broke off, or the disk is full or not writable."""
+
+
+class NotACheckpoint(WeightsError):
+    """The folder is no LongVU checkpoint, or one of a kind that is not supported."""
+
+
+class WeightsDamaged(WeightsError):
+    """A weight file is malformed, or its tensors are not the ones that the model has."""
+
+
+class DeviceError(LongVUError):
+    """The device cannot do what was asked."""
+
+
+class DeviceUnavailable(DeviceError):
+    """There is no such device, or a library that it needs is missing."""
+
+
+class DeviceOutOfMemory(DeviceError):
+    """The model or the video does not fit into the device's memory."""
+
+
+class NonFiniteLogits(DeviceError):
+    """The language model computed NaN or infinity, usually because of a data type that is too small."""

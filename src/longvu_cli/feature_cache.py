@@ -1,0 +1,166 @@
+"""The features of videos on disk, so that the next question about a video decodes nothing and runs no tower.
+
+One safetensors file per video and settings, named by a digest of everything that its content depends on. Files are
+written aside and renamed, so that processes can share the folder; the least recently used leave when it grows too big.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import platformdirs
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from longvu_cli.config import Recipe, SamplingOptions
+from longvu_cli.encoded_video import EncodedVideo
+from longvu_cli.video import VideoInfo
+
+# Names another folder.
+VARIABLE = "LONGVU_CACHE_DIR"
+DEFAULT_MAX_BYTES = 10 * 10**9
+
+# Raised when the features of the same video and settings change between versions of this package.
+_FORMAT = 1
+# Pieces of a video that its digest reads; with its size and time of change they tell one file from another.
+_PIECES, _PIECE_BYTES = 64, 2**16
+
+
+class FeatureCache:
+    """A bounded folder of encoded videos.
+
+    Args:
+        folder: made when the first entry is written.
+        max_bytes: how large it may grow.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+
+    @classmethod
+    def default(cls) -> FeatureCache:
+        """The user's own, where platformdirs or ``LONGVU_CACHE_DIR`` says."""
+        named = os.environ.get(VARIABLE)
+        base = Path(named) if named else platformdirs.user_cache_path("longvu")
+        return cls(base / "features")
+
+    def get(self, key: str) -> tuple[EncodedVideo, VideoInfo] | None:
+        """The entry of a key; None where there is none, or none that can be read."""
+        path = self._path(key)
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts = json.loads(file.metadata()["longvu"])
+                encoded = EncodedVideo(
+                    times=tuple(facts["times"]),
+                    similarity=file.get_tensor("similarity"),
+                    indices=file.get_tensor("indices"),
+                    fused=file.get_tensor("fused"),
+                    size=(facts["size"][0], facts["size"][1]),
+                    image=facts["image"],
+                )
+            info = VideoInfo(**{**facts["video"], "warnings": tuple(facts["video"]["warnings"])})
+            os.utime(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError):
+            # A damaged entry is worth no error: it is made again.
+            path.unlink(missing_ok=True)
+            return None
+        return encoded, info
+
+    def put(self, key: str, encoded: EncodedVideo, info: VideoInfo) -> None:
+        """Keep an entry. A cache that cannot be written is not an error: the answer does not need it."""
+        facts = {"times": encoded.times, "size": encoded.size, "image": encoded.image, "video": asdict(info)}
+        tensors = {
+            "similarity": encoded.similarity.contiguous(),
+            "indices": encoded.indices.contiguous(),
+            "fused": encoded.fused.contiguous(),
+        }
+        aside: str | None = None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, aside = tempfile.mkstemp(dir=self.folder, prefix=".writing-")
+            os.close(handle)
+            save_file(tensors, aside, metadata={"longvu": json.dumps(facts)})
+            os.replace(aside, self._path(key))
+            aside = None
+            self._prune()
+        except (OSError, SafetensorError):
+            return
+        finally:
+            if aside is not None:
+                Path(aside).unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.safetensors"
+
+    def _prune(self) -> None:
+        """Let the least recently used entries go until the rest fits."""
+        entries = sorted((_stat(path) for path in self.folder.glob("*.safetensors")), reverse=True)
+        total = 0
+        for _, size, path in entries:
+            total += size
+            if total > self.max_bytes:
+                path.unlink(missing_ok=True)
+
+
+def cache_key(
+    path: Path, sampling: SamplingOptions, recipe: Recipe, *, model: str, dtype: str, device: str
+) -> str | None:
+    """A digest of everything that a video's features depend on; None when it is no regular file.
+
+    Args:
+        model: identifies the weights of the towers and the connector.
+        device: kind of device, since kinds round differently.
+    """
+    if not path.is_file():
+        return None
+    facts = {
+        "format": _FORMAT,
+        "sampling": asdict(sampling),
+        "recipe": [recipe.name, recipe.orientation, recipe.temporal_reduction, recipe.dino_threshold, recipe.still],
+        "grids": [recipe.high_side, recipe.low_side],
+        "model": model,
+        "dtype": dtype,
+        "device": device,
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for piece in _pieces(path):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def folder_identity(*folders: Path) -> str:
+    """Tells one set of weight files from another: names, sizes and times of change."""
+    facts = []
+    for folder in folders:
+        for file in sorted(folder.iterdir()):
+            if file.is_file():
+                status = file.stat()
+                facts.append([file.name, status.st_size, status.st_mtime_ns])
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    status = path.stat()
+    yield f"{status.st_size} {status.st_mtime_ns}".encode()
+    step = max(_PIECE_BYTES, status.st_size // _PIECES)
+    with path.open("rb") as file:
+        for start in range(0, status.st_size, step):
+            file.seek(start)
+            yield file.read(_PIECE_BYTES)
+
+
+def _stat(path: Path) -> tuple[int, int, Path]:
+    try:
+        status = path.stat()
+    except FileNotFoundError:  # another process let it go
+        return 0, 0, path
+    return status.st_mtime_ns, status.st_size, path

@@ -1,0 +1,168 @@
+"""Folders → modules: the parts of a checkpoint, built from its config and loaded strictly by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+from transformers.utils import logging
+
+from longvu_cli.checkpoint import KEY_POSITIONS, Checkpoint, image_token_len_of
+from longvu_cli.config import ModelConfig, Quantization
+from longvu_cli.device import out_of_memory_is_an_error
+from longvu_cli.language_model import LanguageModel, stock_class, stock_config
+from longvu_cli.pipeline import Vision
+from longvu_cli.prompt import load_tokenizer
+from longvu_cli.sva import Connector
+from longvu_cli.towers import dinov2_config, dinov2_tower, is_siglip_feature_tensor, siglip_config, siglip_tower
+from longvu_cli.weights import EMBEDDINGS, Part, Weights
+
+# The released names of the connector's tensors are those of the module with this in front.
+CONNECTOR_PREFIX = "model."
+
+
+@dataclass(frozen=True)
+class Modules:
+    """What was loaded.
+
+    Attributes:
+        embeddings: the language model's input embeddings; None for ``Part.VISION``.
+        language_model: only for ``Part.ANSWER``.
+        notices: what a user should know about the checkpoint.
+    """
+
+    config: ModelConfig
+    tokenizer: PreTrainedTokenizerFast
+    vision: Vision
+    embeddings: nn.Embedding | None
+    language_model: LanguageModel | None
+    notices: tuple[str, ...]
+
+
+def load_modules(
+    weights: Weights, part: Part, *, device: torch.device, dtype: torch.dtype, quantize: Quantization
+) -> Modules:
+    """Load the parts that are needed; nothing is loaded before every tensor name and shape has been compared.
+
+    Raises:
+        NotACheckpoint: a folder describes another kind of model.
+        WeightsNotFound: a weight file is missing.
+        WeightsDamaged: tensors are missing, unexpected or of the wrong shape.
+        DeviceOutOfMemory: the model does not fit.
+    """
+    checkpoint = Checkpoint.open(weights.checkpoint)
+    config, notices = _reconciled(ModelConfig.from_file(weights.checkpoint / "config.json"), checkpoint)
+    connector = _connector_on_meta(config, weights)
+    language_shapes = language_model_shapes(config)
+    connector_shapes = {f"{CONNECTOR_PREFIX}{name}": tuple(t.shape) for name, t in connector.state_dict().items()}
+    checkpoint.check({**language_shapes, **connector_shapes})
+    tokenizer = load_tokenizer(weights.checkpoint)
+    with out_of_memory_is_an_error(device, "loading the model"), _no_progress_bars():
+        tensors = checkpoint.read(connector_shapes, device=device, dtype=dtype)
+        connector.load_state_dict(
+            {name.removeprefix(CONNECTOR_PREFIX): tensor for name, tensor in tensors.items()}, assign=True
+        )
+        vision = _vision(weights, config, connector.eval().requires_grad_(False), device, dtype)
+        embeddings, language_model = None, None
+        if part is Part.QUESTION:
+            table = checkpoint.read([EMBEDDINGS], device=device, dtype=dtype)[EMBEDDINGS]
+            embeddings = nn.Embedding.from_pretrained(table)
+        if part is Part.ANSWER:
+            # Quantised layers pass through the host's memory; all others go straight to the device.
+            place = device if quantize is Quantization.NONE else torch.device("cpu")
+            language_model = LanguageModel.load(
+                config, checkpoint.read(language_shapes, device=place), device=device, dtype=dtype, quantize=quantize
+            )
+            embeddings = language_model.embeddings
+    return Modules(config, tokenizer, vision, embeddings, language_model, notices)
+
+
+def build_connector(config: ModelConfig, *, siglip_width: int, dinov2_width: int) -> Connector:
+    """The connector that a config describes, with uninitialised parameters on the current default device."""
+    return Connector(
+        siglip_width=siglip_width,
+        dinov2_width=dinov2_width,
+        width=config.vision_hidden_size,
+        hidden_size=config.hidden_size,
+        depth=config.connector_depth,
+        query_side=config.high_side,
+        key_side=config.key_side,
+    )
+
+
+def language_model_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the decoder's tensors, without making any."""
+    with torch.device("meta"):
+        model = stock_class(config)(stock_config(config))  # type: ignore[arg-type]
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if model.config.tie_word_embeddings:
+        del shapes["lm_head.weight"]
+    return shapes
+
+
+def _reconciled(config: ModelConfig, checkpoint: Checkpoint) -> tuple[ModelConfig, tuple[str, ...]]:
+    """The config with the number of queries that the weights were trained with.
+
+    Quirk: early downloads of the 1b checkpoint carry ``image_token_len`` 576 by mistake.
+    Pinned by ``tests/test_loading.py::test_a_wrong_image_token_len_is_corrected_and_said``.
+    """
+    shapes = {name: checkpoint.shape(name) for name in (KEY_POSITIONS,) if name in checkpoint.names}
+    tokens = image_token_len_of(shapes, config)
+    if tokens == config.image_token_len:
+        return config, ()
+    notice = (
+        f"config.json says image_token_len {config.image_token_len}, but the weights were trained with {tokens}: "
+        f"{tokens} is used"
+    )
+    return config.with_image_token_len(tokens), (notice,)
+
+
+def _connector_on_meta(config: ModelConfig, weights: Weights) -> Connector:
+    with torch.device("meta"):
+        return build_connector(
+            config,
+            siglip_width=siglip_config(weights.siglip).hidden_size,
+            dinov2_width=dinov2_config(weights.dinov2).hidden_size,
+        )
+
+
+def _vision(
+    weights: Weights, config: ModelConfig, connector: Connector, device: torch.device, dtype: torch.dtype
+) -> Vision:
+    siglip_files, dinov2_files = Checkpoint.open(weights.siglip), Checkpoint.open(weights.dinov2)
+    grid_side = config.high_side * config.key_side
+    return Vision(
+        siglip=siglip_tower(
+            weights.siglip,
+            siglip_files.read(filter(is_siglip_feature_tensor, siglip_files.names)),
+            grid_side=grid_side,
+            device=device,
+            dtype=dtype,
+        ),
+        dinov2=dinov2_tower(
+            weights.dinov2,
+            dinov2_files.read(dinov2_files.names),
+            resolution=config.dinov2_resolution,
+            grid_side=grid_side,
+            device=device,
+            dtype=dtype,
+        ),
+        connector=connector,
+        device=device,
+    )
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """transformers draws a bar for each model that it loads; the library prints nothing."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,378 @@
+"""The Python API: a loaded model that compresses videos and answers questions about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from longvu_cli.compression.budget import Budget, budget
+from longvu_cli.compression.temporal_reduction import keep_frames
+from longvu_cli.config import (
+    CompressionOptions,
+    GenerationOptions,
+    ModelOptions,
+    Recipe,
+    SamplingOptions,
+)
+from longvu_cli.device import (
+    free_memory,
+    out_of_memory_is_an_error,
+    peak_device_bytes,
+    peak_host_bytes,
+    reset_peak_device_bytes,
+    resolve_device,
+    resolve_dtype,
+    synchronize,
+)
+from longvu_cli.encoded_video import EncodedVideo
+from longvu_cli.errors import UsageError
+from longvu_cli.feature_cache import FeatureCache, cache_key, folder_identity
+from longvu_cli.language_model import LanguageModel, decode_stream
+from longvu_cli.loading import Modules, load_modules
+from longvu_cli.pipeline import CompressedVideo, Progress, compress, encode
+from longvu_cli.prompt import Prompt, build_prompt
+from longvu_cli.results import Answer, CacheUse, Chunk, Compression, FinishReason, Memory, ModelInfo, Timing
+from longvu_cli.timing import Stopwatch
+from longvu_cli.variants import choose_variant
+from longvu_cli.video import Video, VideoInfo
+from longvu_cli.weights import DownloadPlan, Part, locate
+
+
+def _unheard(*_: object) -> None:
+    """The default of every callback."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A video, compressed for a prompt, with what is known of it."""
+
+    prompt: Prompt
+    compressed: CompressedVideo
+    video: VideoInfo
+    recipe: Recipe
+    cache: CacheUse
+
+
+class LongVU:
+    """A LongVU model, loaded. Make one with :meth:`from_pretrained`.
+
+    Attributes:
+        info: which model it is, and how it is held.
+        part: how much of it was loaded.
+    """
+
+    def __init__(
+        self,
+        modules: Modules,
+        info: ModelInfo,
+        part: Part,
+        *,
+        vision_identity: str,
+        load_seconds: float,
+        cache: FeatureCache | None,
+    ) -> None:
+        self.info = info
+        self.part = part
+        self._modules = modules
+        self._vision_identity = vision_identity
+        self._load_seconds = load_seconds
+        self._cache = cache
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str = "auto",
+        *,
+        part: Part = Part.ANSWER,
+        options: ModelOptions | None = None,
+        cache: FeatureCache | None = None,
+        on_download: Callable[[DownloadPlan], None] = _unheard,
+        tqdm_class: type[Any] | None = None,
+    ) -> LongVU:
+        """Find the weights, downloading what is missing, and load them.
+
+        Args:
+            model: ``auto`` (the largest released model that fits the device), a short name (``7b``, ``3b``, ``1b``),
+                a hub repository, or a folder.
+            part: how much is needed: ``Part.VISION`` compresses without a question, ``Part.QUESTION`` with one,
+                ``Part.ANSWER`` does everything.
+            options: device, number format, quantisation and so on; its ``model`` is replaced by ``model``.
+            cache: keeps the features of videos, so that further questions about one are quick; None: nothing is kept.
+            on_download: hears of a download before it starts.
+            tqdm_class: draws a download's progress.
+
+        Raises:
+            WeightsError: the weights cannot be found, fetched or loaded.
+            DeviceError: the device is missing or too small.
+        """
+        chosen = replace(options or ModelOptions(), model=model)
+        device = resolve_device(chosen.device)
+        dtype = resolve_dtype(chosen.dtype, device)
+        if chosen.model == "auto":
+            variant = choose_variant(free_memory(device), dtype=dtype, quantize=chosen.quantize, device=str(device))
+            chosen = replace(chosen, model=variant.name)
+        weights = locate(chosen, part, on_download=on_download, tqdm_class=tqdm_class)
+        watch = Stopwatch(lambda: synchronize(device))
+        with watch.stage("load"):
+            modules = load_modules(weights, part, device=device, dtype=dtype, quantize=chosen.quantize)
+        info = ModelInfo(
+            name=weights.name,
+            source=weights.source,
+            revision=weights.revision,
+            dtype=str(dtype).removeprefix("torch."),
+            quantization=chosen.quantize.value,
+            device=str(device),
+            notices=modules.notices,
+        )
+        return cls(
+            modules,
+            info,
+            part,
+            vision_identity=folder_identity(weights.checkpoint, weights.dinov2, weights.siglip),
+            load_seconds=watch.seconds("load") or 0.0,
+            cache=cache,
+        )
+
+    def compress(
+        self,
+        video: str | Path,
+        question: str | None = None,
+        *,
+        sampling: SamplingOptions | None = None,
+        compression: CompressionOptions | None = None,
+        on_progress: Progress = _unheard,
+    ) -> Compression:
+        """Compress a video, for a question or as far as that goes without one, and say what was kept.
+
+        Args:
+            on_progress: called with a stage's name, how much of it is done, and how much there is (None: unknown).
+
+        Raises:
+            VideoError: the video cannot be read.
+            UsageError: the question leaves no room, or was asked of a model loaded without its embeddings.
+            DeviceOutOfMemory: the video does not fit.
+        """
+        sampling, compression = sampling or SamplingOptions(), compression or CompressionOptions()
+        watch = self._watch()
+        prepared = self._prepare(video, question, sampling, compression, watch, on_progress)
+        return self._report(prepared, question, sampling, watch)
+
+    def stream(
+        self,
+        video: str | Path,
+        question: str,
+        *,
+        sampling: SamplingOptions | None = None,
+        compression: CompressionOptions | None = None,
+        generation: GenerationOptions | None = None,
+        on_progress: Progress = _unheard,
+    ) -> Iterator[Chunk]:
+        """Answer a question, token by token. The last chunk carries the whole answer.
+
+        Raises:
+            VideoError: the video cannot be read.
+            UsageError: the question leaves no room, or the model was loaded without its language model.
+            DeviceOutOfMemory: the video does not fit.
+            NonFiniteLogits: the model computed NaN or infinity.
+        """
+        sampling, compression = sampling or SamplingOptions(), compression or CompressionOptions()
+        generation = generation or GenerationOptions()
+        language_model = self._language_model()
+        watch = self._watch()
+        prepared = self._prepare(video, question, sampling, compression, watch, on_progress)
+        stop_ids = self._stop_ids()
+        texts: list[str] = []
+        token_ids: list[int] = []
+        with (
+            out_of_memory_is_an_error(self._modules.vision.device, "answering"),
+            closing(language_model.generate(self._sequence(prepared), generation, stop_ids=stop_ids)) as ids,
+        ):
+            for token_id, text in decode_stream(self._modules.tokenizer, _timed(ids, watch)):
+                token_ids.append(token_id)
+                texts.append(text)
+                yield Chunk(text=text, token_id=token_id)
+        answer = Answer(
+            text="".join(texts),
+            token_ids=tuple(token_ids),
+            finish_reason=FinishReason.STOP if token_ids[-1] in stop_ids else FinishReason.LENGTH,
+            compression=self._report(prepared, question, sampling, watch),
+            generation=generation,
+        )
+        yield Chunk(text="", token_id=None, answer=answer)
+
+    def answer(
+        self,
+        video: str | Path,
+        question: str,
+        *,
+        sampling: SamplingOptions | None = None,
+        compression: CompressionOptions | None = None,
+        generation: GenerationOptions | None = None,
+        on_progress: Progress = _unheard,
+    ) -> Answer:
+        """Answer a question: :meth:`stream`, folded. Raises the same."""
+        chunks = self.stream(
+            video,
+            question,
+            sampling=sampling,
+            compression=compression,
+            generation=generation,
+            on_progress=on_progress,
+        )
+        *_, last = chunks
+        if last.answer is None:
+            raise AssertionError("the last chunk carries the answer")
+        return last.answer
+
+    def _language_model(self) -> LanguageModel:
+        if self._modules.language_model is None:
+            raise UsageError("this model was loaded without its language model", hint="load Part.ANSWER")
+        return self._modules.language_model
+
+    def _stop_ids(self) -> tuple[int, ...]:
+        """The ids that end a turn, by the config and by the tokenizer."""
+        end = self._modules.tokenizer.eos_token_id
+        return (*self._modules.config.end_of_turn_ids, *((end,) if isinstance(end, int) else ()))
+
+    def _watch(self) -> Stopwatch:
+        device = self._modules.vision.device
+        reset_peak_device_bytes(device)
+        return Stopwatch(lambda: synchronize(device))
+
+    def _prepare(
+        self,
+        path: str | Path,
+        question: str | None,
+        sampling: SamplingOptions,
+        compression: CompressionOptions,
+        watch: Stopwatch,
+        on_progress: Progress,
+    ) -> _Prepared:
+        """File → visual tokens. Without a question the bare template takes its place in the count."""
+        modules = self._modules
+        recipe = compression.resolve(modules.config)
+        prompt = build_prompt(modules.tokenizer, modules.config.family, question or "")
+        room = budget(recipe, prompt.length)
+        with out_of_memory_is_an_error(modules.vision.device, "compressing the video"):
+            encoded, video, cache = self._encode(Path(path), sampling, recipe, room, watch, on_progress)
+            with watch.stage("compression"):
+                compressed = compress(
+                    encoded,
+                    modules.vision,
+                    recipe,
+                    room,
+                    text_tokens=prompt.length - 1,
+                    text=None if question is None else self._embed(prompt.after),
+                )
+        return _Prepared(prompt, compressed, video, recipe, cache)
+
+    def _encode(
+        self,
+        path: Path,
+        sampling: SamplingOptions,
+        recipe: Recipe,
+        room: Budget,
+        watch: Stopwatch,
+        on_progress: Progress,
+    ) -> tuple[EncodedVideo, VideoInfo, CacheUse]:
+        """The fused features of the video, from the cache where they are there."""
+        key = self._cache_key(path, sampling, recipe)
+        if self._cache is not None and key is not None and (entry := self._cache.get(key)) is not None:
+            encoded, info = entry
+            # Only the number of frames that fit depends on the question: it may ask for frames that were not kept.
+            if encoded.holds(keep_frames(encoded.similarity, recipe, low_cap=room.low_cap)):
+                return encoded, replace(info, path=str(path)), CacheUse.HIT
+        with Video(path, sampling) as video:
+            encoded = encode(
+                video.frames(),
+                self._modules.vision,
+                recipe,
+                low_cap=room.low_cap,
+                still=video.info.is_still,
+                watch=watch,
+                on_progress=on_progress,
+                expected=video.expected_frames,
+            )
+            info = video.info
+        if self._cache is None or key is None:
+            return encoded, info, CacheUse.OFF
+        encoded = encoded.only(keep_frames(encoded.similarity, recipe, low_cap=room.low_cap))
+        self._cache.put(key, encoded, info)
+        return encoded, info, CacheUse.MISS
+
+    def _cache_key(self, path: Path, sampling: SamplingOptions, recipe: Recipe) -> str | None:
+        return cache_key(
+            path,
+            sampling,
+            recipe,
+            model=self._vision_identity,
+            dtype=self.info.dtype,
+            device=self._modules.vision.device.type,
+        )
+
+    @torch.inference_mode()
+    def _embed(self, ids: tuple[int, ...]) -> torch.Tensor:
+        """[m, h]."""
+        embeddings = self._modules.embeddings
+        if embeddings is None:
+            raise UsageError("this model was loaded without what a question needs", hint="load Part.QUESTION or more")
+        embedded: torch.Tensor = embeddings(torch.tensor(ids, dtype=torch.long, device=embeddings.weight.device))
+        return embedded
+
+    def _sequence(self, prepared: _Prepared) -> torch.Tensor:
+        """[n, h]: the prompt with the video's tokens in their place."""
+        tokens = prepared.compressed.tokens
+        if tokens is None:
+            raise AssertionError("with a question every resolution is decided")
+        before, after = self._embed(prepared.prompt.before), self._embed(prepared.prompt.after)
+        return torch.cat((before, tokens.to(before.dtype), after))
+
+    def _report(
+        self,
+        prepared: _Prepared,
+        question: str | None,
+        sampling: SamplingOptions,
+        watch: Stopwatch,
+    ) -> Compression:
+        return Compression(
+            video=prepared.video,
+            question=question,
+            statistics=prepared.compressed.statistics,
+            model=self.info,
+            sampling=sampling,
+            recipe=prepared.recipe,
+            kept=tuple(prepared.compressed.kept.tolist()),
+            timing=Timing(
+                load=self._load_seconds,
+                decode=watch.seconds("decode"),
+                preprocess=watch.seconds("preprocess"),
+                dinov2=watch.seconds("dinov2"),
+                siglip=watch.seconds("siglip"),
+                connector=watch.seconds("connector"),
+                compression=watch.seconds("compression"),
+                prefill=watch.seconds("prefill"),
+                generate=watch.seconds("generate"),
+                first_token=watch.seconds("first_token"),
+                total=watch.elapsed(),
+            ),
+            memory=Memory(
+                peak_device_bytes=peak_device_bytes(self._modules.vision.device),
+                peak_host_bytes=peak_host_bytes(),
+            ),
+            cache=prepared.cache,
+        )
+
+
+def _timed(ids: Iterator[int], watch: Stopwatch) -> Iterator[int]:
+    """Count the first id's time as prefill and the others' as generation."""
+    first = next(watch.over("prefill", ids), None)
+    if first is None:
+        return
+    watch.add("first_token", watch.elapsed())
+    yield first
+    yield from watch.over("generate", ids)

@@ -1,0 +1,381 @@
+"""The whole story, from file to answer.
+
+::
+
+    video.py          file → frames, one per second
+    preprocess.py     frames → square pixels
+    towers.py         pixels → DINOv2 and SigLIP features
+    compression/      which frames stay                        (temporal_reduction)
+    sva.py            features → one fused grid per kept frame
+    compression/      which frames keep full resolution        (budget, selective_feature_reduction)
+    token_grid.py     grids → sequences without padding
+    compression/      which tokens stay                        (spatial_token_compression)
+    prompt.py         question → ids around the video
+    language_model.py everything → the answer, token by token
+
+Everything up to the fused grids (:func:`encode`) does not know the question; the rest (:func:`compress`) does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from longvu_cli.compression.budget import Budget, Plan, plan, still_plan
+from longvu_cli.compression.frame_position_encoding import frame_position_encoding
+from longvu_cli.compression.selective_feature_reduction import full_resolution_frames, relevance
+from longvu_cli.compression.spatial_token_compression import fit, keep_tokens
+from longvu_cli.compression.temporal_reduction import keep_frames, may_be_kept, window_similarity
+from longvu_cli.config import Recipe, RecipeName, StillMode, TemporalReduction
+from longvu_cli.encoded_video import EncodedVideo
+from longvu_cli.interpolation import resize_grid
+from longvu_cli.preprocess import square_pixels
+from longvu_cli.statistics import (
+    CompressionStatistics,
+    FrameCounts,
+    FrameStatistics,
+    Resolution,
+    TokenCounts,
+)
+from longvu_cli.sva import Connector
+from longvu_cli.timing import Stopwatch
+from longvu_cli.token_grid import Crop, crop, key_mask, low_resolution_size, size_as_read, with_newlines
+from longvu_cli.towers import Tower
+from longvu_cli.video import Frame
+
+Item = TypeVar("Item")
+Progress = Callable[[str, int, int | None], None]
+
+# Frames that go through a tower together: whole windows of either recipe.
+BATCH = {"cuda": 64, "mps": 16, "cpu": 16}
+# Frames that go through the projector together; bounds the memory of its hidden layer.
+PROJECTOR_FRAMES = 64
+
+
+@dataclass(frozen=True)
+class Vision:
+    """The modules that see."""
+
+    siglip: Tower
+    dinov2: Tower
+    connector: Connector
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class CompressedVideo:
+    """What the language model reads of a video.
+
+    Attributes:
+        tokens: [V, h]; None when the choice of resolutions waits for a question.
+        kept: sorted indices of the kept frames among the sampled ones.
+    """
+
+    tokens: torch.Tensor | None
+    kept: torch.Tensor
+    statistics: CompressionStatistics
+
+
+# --- file → fused grids --------------------------------------------------------------------------------------------
+
+
+def encode(
+    frames: Iterable[Frame],
+    vision: Vision,
+    recipe: Recipe,
+    *,
+    low_cap: int,
+    still: bool,
+    watch: Stopwatch,
+    on_progress: Progress,
+    expected: int | None,
+) -> EncodedVideo:
+    """Look at every frame once, as they come, and fuse the features of those that may be kept.
+
+    Nothing holds all frames, pixels or tower features: what grows with the video is the fused grid of each frame that
+    may be kept.
+
+    Args:
+        low_cap: frames that fit at low resolution; a shorter video keeps all its frames.
+        still: whether the file is a single picture.
+        expected: frames that are likely to come, for the progress.
+
+    Returns:
+        The encoded video; ``keep_frames`` selects from it.
+    """
+    scout, second = _scout_first(vision, recipe)
+    image = still and recipe.still is StillMode.IMAGE
+    times: list[float] = []
+    similarities: list[torch.Tensor] = []
+    indices: list[torch.Tensor] = []
+    fused: list[torch.Tensor] = []
+    size, mask = (0, 0), None
+    for batch in _batches(_squared(watch.over("decode", frames), vision, watch), BATCH[vision.device.type]):
+        if not times:
+            size = batch[0].size
+            mask = _key_mask(size, vision, recipe, image=image)
+        with watch.stage(_name(scout, vision)):
+            seen = scout(_pixels(batch, scout, vision))
+        similarity = _similarity(seen, recipe)
+        chosen = may_be_kept(similarity, recipe, first=len(times), low_cap=low_cap).nonzero().squeeze(1)
+        with watch.stage(_name(second, vision)):
+            also_seen = second(_pixels([batch[i] for i in chosen.tolist()], second, vision))
+        with watch.stage("connector"):
+            features = {scout: seen[chosen.to(seen.device)], second: also_seen}
+            fused.append(_aggregate(features[vision.siglip], features[vision.dinov2], mask, vision).cpu())
+        indices.append(chosen + len(times))
+        times.extend(frame.time_s for frame in batch)
+        similarities.append(similarity)
+        on_progress("encode", len(times), expected)
+    return EncodedVideo(
+        times=tuple(times),
+        similarity=torch.cat(similarities),
+        indices=torch.cat(indices),
+        fused=torch.cat(fused),
+        size=size,
+        image=image,
+    )
+
+
+@dataclass(frozen=True)
+class _SquareFrame:
+    """A frame as the towers see it: uint8 squares, keyed by tower."""
+
+    time_s: float
+    size: tuple[int, int]
+    siglip: np.ndarray
+    dinov2: np.ndarray
+
+
+def _scout_first(vision: Vision, recipe: Recipe) -> tuple[Tower, Tower]:
+    """The tower that sees every frame and decides which stay, and the one that sees only those."""
+    if recipe.temporal_reduction is TemporalReduction.SIGLIP:
+        return vision.siglip, vision.dinov2
+    return vision.dinov2, vision.siglip
+
+
+def _name(tower: Tower, vision: Vision) -> str:
+    return "siglip" if tower is vision.siglip else "dinov2"
+
+
+def _squared(frames: Iterator[Frame], vision: Vision, watch: Stopwatch) -> Iterator[_SquareFrame]:
+    """Preprocess a few frames at a time side by side, in order."""
+
+    def square(frame: Frame) -> _SquareFrame:
+        height, width = frame.pixels.shape[:2]
+        return _SquareFrame(
+            time_s=frame.time_s,
+            size=(width, height),
+            siglip=square_pixels(frame.pixels, vision.siglip.input),
+            dinov2=square_pixels(frame.pixels, vision.dinov2.input),
+        )
+
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        pending: deque[Future[_SquareFrame]] = deque()
+        for frame in frames:
+            pending.append(pool.submit(square, frame))
+            if len(pending) > workers:
+                with watch.stage("preprocess"):
+                    done = pending.popleft().result()
+                yield done
+        while pending:
+            with watch.stage("preprocess"):
+                done = pending.popleft().result()
+            yield done
+
+
+def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _pixels(frames: list[_SquareFrame], tower: Tower, vision: Vision) -> torch.Tensor:
+    """[n, side, side, 3] uint8 on the device."""
+    squares = [frame.siglip if tower is vision.siglip else frame.dinov2 for frame in frames]
+    return torch.from_numpy(np.stack(squares)).to(vision.device)
+
+
+def _similarity(features: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """[n] on the host; NaN when nothing is decided by similarity."""
+    if recipe.temporal_reduction in (TemporalReduction.NONE, TemporalReduction.UNIFORM):
+        return torch.full((len(features),), torch.nan)
+    include_self = recipe.name is RecipeName.RELEASED
+    windows = features.split(recipe.temporal_window)
+    return torch.cat([window_similarity(window, include_self=include_self) for window in windows]).cpu()
+
+
+def _key_mask(size: tuple[int, int], vision: Vision, recipe: Recipe, *, image: bool) -> torch.Tensor | None:
+    side = vision.dinov2.grid_side
+    read = size_as_read(*size, orientation=recipe.orientation, image=image)
+    return key_mask(crop(side, read), side, recipe.high_side)
+
+
+@torch.inference_mode()
+def _aggregate(siglip: torch.Tensor, dinov2: torch.Tensor, mask: torch.Tensor | None, vision: Vision) -> torch.Tensor:
+    return vision.connector.aggregate(siglip, dinov2, mask)
+
+
+# --- fused grids → visual tokens -----------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def compress(
+    encoded: EncodedVideo,
+    vision: Vision,
+    recipe: Recipe,
+    room: Budget,
+    *,
+    text_tokens: int,
+    text: torch.Tensor | None,
+) -> CompressedVideo:
+    """Choose frames, resolutions and tokens until the video fits its budget.
+
+    Args:
+        room: what the prompt leaves for the video.
+        text_tokens: ids of the prompt.
+        text: [m, h] embeddings of the prompt ids after the video; None when there is no question.
+    """
+    kept = keep_frames(encoded.similarity, recipe, low_cap=room.low_cap)
+    fused = encoded.fused[encoded.rows(kept)].to(vision.device)
+    high_crop, low_crop = _crops(encoded, recipe)
+    chosen = _plan(encoded, recipe, room, len(kept), high_crop, low_crop)
+
+    scores, low = None, None
+    if text is not None or chosen.base is Resolution.LOW:
+        low = _sequences(resize_grid(fused, recipe.low_side), low_crop, vision)
+    if text is not None and low is not None:
+        scores = relevance(low, text)
+    if 0 < chosen.restored < len(kept) and scores is None:
+        return CompressedVideo(
+            tokens=None,
+            kept=kept,
+            statistics=_undecided_statistics(encoded, chosen, room, kept, high_crop, low_crop, text_tokens),
+        )
+
+    is_high = torch.full((len(kept),), chosen.base is Resolution.HIGH)
+    if chosen.restored:
+        is_high[_restored(scores, chosen.restored, len(kept)).cpu()] = True
+    high = _sequences(fused[is_high.to(fused.device)], high_crop, vision) if is_high.any() else None
+    sequences = _in_order(high, low, is_high)
+
+    keep = [torch.ones(len(sequence), dtype=torch.bool) for sequence in sequences]
+    truncated = 0
+    if chosen.spatial_compression:  # every frame has the same resolution here: none was restored
+        similar = keep_tokens(torch.stack(sequences), recipe)
+        fitting = fit(similar, room.visual_budget)
+        truncated = int(similar.sum()) - int(fitting.sum())
+        keep = list(fitting.cpu())
+    tokens = torch.cat([sequence[mask.to(sequence.device)] for sequence, mask in zip(sequences, keep, strict=True)])
+    per_frame = [int(mask.sum()) for mask in keep]
+    if recipe.frame_position_encoding:
+        steps = torch.repeat_interleave(kept, torch.tensor(per_frame)).to(tokens.device)
+        tokens = tokens + frame_position_encoding(steps, tokens.shape[1]).to(tokens.dtype)
+    statistics = CompressionStatistics(
+        regime=chosen.regime,
+        spatial_compression=chosen.spatial_compression,
+        text_tokens=text_tokens,
+        visual_budget=room.visual_budget,
+        frames=FrameCounts(sampled=len(encoded.times), kept=len(kept), high_resolution=int(is_high.sum())),
+        tokens=TokenCounts(
+            dense=len(encoded.times) * high_crop.tokens,
+            after_temporal=len(kept) * high_crop.tokens,
+            after_query=sum(len(sequence) for sequence in sequences),
+            visual=len(tokens),
+        ),
+        truncated_tokens=truncated,
+        per_frame=_per_frame(encoded, kept, scores, is_high, per_frame),
+    )
+    return CompressedVideo(tokens=tokens, kept=kept, statistics=statistics)
+
+
+def _crops(encoded: EncodedVideo, recipe: Recipe) -> tuple[Crop, Crop]:
+    size = size_as_read(*encoded.size, orientation=recipe.orientation, image=encoded.image)
+    low_size = low_resolution_size(size, high_side=recipe.high_side, low_side=recipe.low_side)
+    return crop(recipe.high_side, size), crop(recipe.low_side, low_size)
+
+
+def _plan(encoded: EncodedVideo, recipe: Recipe, room: Budget, kept: int, high_crop: Crop, low_crop: Crop) -> Plan:
+    if encoded.image:
+        return still_plan(recipe, room, high_tokens=high_crop.tokens, low_tokens=low_crop.tokens)
+    return plan(recipe, room, kept=kept, high_tokens=high_crop.tokens, low_tokens=low_crop.tokens)
+
+
+def _sequences(grids: torch.Tensor, kept: Crop, vision: Vision) -> torch.Tensor:
+    """[n, g·g, v] → [n, kept.tokens, h]: projected, without padding, with newlines."""
+    newline = vision.connector.image_newline
+    parts = grids.split(PROJECTOR_FRAMES)
+    return torch.cat([with_newlines(vision.connector.project(part), kept, newline) for part in parts])
+
+
+def _restored(scores: torch.Tensor | None, count: int, kept: int) -> torch.Tensor:
+    """Indices of the frames that get full resolution back; without scores only "all" can be answered."""
+    return torch.arange(kept) if scores is None else full_resolution_frames(scores, count)
+
+
+def _in_order(high: torch.Tensor | None, low: torch.Tensor | None, is_high: torch.Tensor) -> list[torch.Tensor]:
+    """Each kept frame's sequence, in temporal order. ``high`` holds the full-resolution frames, ``low`` all."""
+    highs = iter(() if high is None else high)
+    lows = [None] * len(is_high) if low is None else low
+    ordered = [next(highs) if flag else sequence for flag, sequence in zip(is_high.tolist(), lows, strict=True)]
+    return [sequence for sequence in ordered if sequence is not None]
+
+
+def _per_frame(
+    encoded: EncodedVideo,
+    kept: torch.Tensor,
+    scores: torch.Tensor | None,
+    is_high: torch.Tensor | None,
+    tokens: list[int] | None,
+) -> tuple[FrameStatistics, ...]:
+    relevances = [None] * len(kept) if scores is None else scores.tolist()
+    rows = []
+    for position, index in enumerate(kept.tolist()):
+        similarity = float(encoded.similarity[index])
+        rows.append(
+            FrameStatistics(
+                index=index,
+                time_s=encoded.times[index],
+                resolution=(None if is_high is None else Resolution.HIGH if is_high[position] else Resolution.LOW),
+                relevance=relevances[position],
+                similarity=None if np.isnan(similarity) else similarity,
+                tokens=None if tokens is None else tokens[position],
+            )
+        )
+    return tuple(rows)
+
+
+def _undecided_statistics(
+    encoded: EncodedVideo,
+    chosen: Plan,
+    room: Budget,
+    kept: torch.Tensor,
+    high_crop: Crop,
+    low_crop: Crop,
+    text_tokens: int,
+) -> CompressionStatistics:
+    """Numbers that hold for every question of this length, while which frames are restored waits for it."""
+    visual = chosen.restored * high_crop.tokens + (len(kept) - chosen.restored) * low_crop.tokens
+    return CompressionStatistics(
+        regime=chosen.regime,
+        spatial_compression=False,
+        text_tokens=text_tokens,
+        visual_budget=room.visual_budget,
+        frames=FrameCounts(sampled=len(encoded.times), kept=len(kept), high_resolution=chosen.restored),
+        tokens=TokenCounts(
+            dense=len(encoded.times) * high_crop.tokens,
+            after_temporal=len(kept) * high_crop.tokens,
+            after_query=visual,
+            visual=visual,
+        ),
+        truncated_tokens=0,
+        per_frame=_per_frame(encoded, kept, None, None, None),
+    )

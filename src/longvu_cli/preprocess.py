@@ -1,0 +1,62 @@
+"""Frames → square pixels per tower (model facts, "from file to encoder features"; paper §3.1).
+
+Only Pillow's resize is Pillow's resize: the released towers were fed with it, so it is what is used here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class TowerInput:
+    """What one tower wants to see.
+
+    Attributes:
+        side: pixels per side.
+        mean, std: per channel, for pixels between 0 and 1.
+    """
+
+    side: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def fill(self) -> tuple[int, int, int]:
+        """Colour of the padding: the mean, cut to whole levels."""
+        red, green, blue = (int(255 * value) for value in self.mean)
+        return red, green, blue
+
+
+def square_pixels(pixels: np.ndarray, tower: TowerInput) -> np.ndarray:
+    """Centre a frame on a square canvas of the tower's fill colour and resize it, bicubic with antialiasing.
+
+    Args:
+        pixels: [height, width, 3] uint8, RGB.
+
+    Returns:
+        [side, side, 3] uint8.
+    """
+    height, width = pixels.shape[:2]
+    long_side = max(height, width)
+    canvas = Image.new("RGB", (long_side, long_side), tower.fill)
+    canvas.paste(Image.fromarray(pixels), ((long_side - width) // 2, (long_side - height) // 2))
+    return np.asarray(canvas.resize((tower.side, tower.side), Image.Resampling.BICUBIC))
+
+
+def normalise(pixels: torch.Tensor, tower: TowerInput, dtype: torch.dtype) -> torch.Tensor:
+    """Scale to 0…1 and normalise, in float32 before the tower's type.
+
+    Args:
+        pixels: [frames, side, side, 3] uint8, on the tower's device.
+
+    Returns:
+        [frames, 3, side, side].
+    """
+    mean = torch.tensor(tower.mean, device=pixels.device)
+    std = torch.tensor(tower.std, device=pixels.device)
+    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2).to(dtype).contiguous()

@@ -1,0 +1,95 @@
+"""Results as JSON: the fields that scripts depend on. Fields may be added, never renamed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from longvu_cli.errors import LongVUError
+from longvu_cli.results import Answer, Compression
+
+SCHEMA_VERSION = 1
+
+Record = dict[str, Any]
+
+
+def answer_record(command: str, answer: Answer) -> Record:
+    """The record of an answered question."""
+    compression = answer.compression
+    generation = answer.generation
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "command": command,
+        "video": _video(compression),
+        "question": answer.question,
+        "answer": answer.text,
+        "finish_reason": answer.finish_reason.value,
+        "token_ids": list(answer.token_ids),
+        "model": _model(compression),
+        "settings": {
+            **_settings(compression),
+            "temperature": generation.temperature,
+            "top_p": generation.top_p,
+            "max_new_tokens": generation.max_new_tokens,
+            "seed": generation.seed,
+        },
+        **_measured(compression),
+    }
+
+
+def compression_record(command: str, compression: Compression) -> Record:
+    """The record of a compressed video: that of an answer without the answer's fields."""
+    record: Record = {"schema_version": SCHEMA_VERSION, "command": command, "video": _video(compression)}
+    if compression.question is not None:
+        record["question"] = compression.question
+    record |= {"model": _model(compression), "settings": _settings(compression)}
+    return record | _measured(compression)
+
+
+def error_record(error: LongVUError, *, path: str | None = None) -> Record:
+    """The record of a failure; ``path`` says which of several videos failed."""
+    where = {} if path is None else {"video": {"path": path}}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        **where,
+        "error": {"type": type(error).__name__, "message": error.message, "hint": error.hint},
+    }
+
+
+def _video(compression: Compression) -> Record:
+    video = asdict(compression.video)
+    return {**video, "warnings": list(video["warnings"])}
+
+
+def _model(compression: Compression) -> Record:
+    model = asdict(compression.model)
+    return {**model, "notices": list(model["notices"])}
+
+
+def _settings(compression: Compression) -> Record:
+    recipe, sampling = compression.recipe, compression.sampling
+    return {
+        "recipe": recipe.name.value,
+        "orientation": recipe.orientation.value,
+        "fps": sampling.fps,
+        "start_s": sampling.start_s,
+        "end_s": sampling.end_s,
+        "context_length": recipe.context_length,
+        "dino_threshold": recipe.dino_threshold,
+        "stc_threshold": recipe.stc_threshold,
+        "temporal_reduction": recipe.temporal_reduction.value,
+        "anchor": recipe.anchor.value,
+        "frame_position_encoding": recipe.frame_position_encoding,
+        "still": recipe.still.value,
+    }
+
+
+def _measured(compression: Compression) -> Record:
+    statistics = asdict(compression.statistics)
+    statistics["per_frame"] = list(statistics["per_frame"])
+    return {
+        "compression": statistics,
+        "timing_s": asdict(compression.timing),
+        "memory": asdict(compression.memory),
+        "cache": {"features": compression.cache.value},
+    }

@@ -1,0 +1,126 @@
+"""What the library hands back: plain frozen records that turn into JSON field by field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from longvu_cli.config import GenerationOptions, Recipe, SamplingOptions
+from longvu_cli.statistics import CompressionStatistics
+from longvu_cli.video import VideoInfo
+
+
+class FinishReason(StrEnum):
+    """Why an answer ended: the model ended its turn, or the token limit was reached."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+class CacheUse(StrEnum):
+    """Whether the video's features came from the feature cache, were put there, or it was not used."""
+
+    HIT = "hit"
+    MISS = "miss"
+    OFF = "off"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Which model answered.
+
+    Attributes:
+        name: short name, repository id or folder name.
+        source: repository id or folder.
+        revision: commit of the repository; None for a folder.
+        notices: what a user should know about the checkpoint (a corrected config value, for instance).
+    """
+
+    name: str
+    source: str
+    revision: str | None
+    dtype: str
+    quantization: str
+    device: str
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per stage. None: the stage did not run."""
+
+    load: float | None
+    decode: float | None
+    preprocess: float | None
+    dinov2: float | None
+    siglip: float | None
+    connector: float | None
+    compression: float | None
+    prefill: float | None
+    generate: float | None
+    first_token: float | None
+    total: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peaks of this process, in bytes. ``peak_device_bytes`` is 0 where the device is the CPU."""
+
+    peak_device_bytes: int
+    peak_host_bytes: int
+
+
+@dataclass(frozen=True)
+class Compression:
+    """One video, compressed for a question or (``question`` None) as far as that goes without one.
+
+    Attributes:
+        sampling, recipe: the settings it was made with.
+        kept: the kept frames' numbers among the sampled ones.
+    """
+
+    video: VideoInfo
+    question: str | None
+    statistics: CompressionStatistics
+    model: ModelInfo
+    sampling: SamplingOptions
+    recipe: Recipe
+    kept: tuple[int, ...]
+    timing: Timing
+    memory: Memory
+    cache: CacheUse
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer with everything it rests on.
+
+    Attributes:
+        token_ids: the generated ids, the end id included when it was generated.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    compression: Compression
+    generation: GenerationOptions
+
+    @property
+    def question(self) -> str:
+        """The question that was answered."""
+        return self.compression.question or ""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a streamed answer: joining the texts of all chunks gives the answer's text.
+
+    Attributes:
+        text: may be empty (part of a character, or an end id).
+        token_id: the generated id; None on the last chunk.
+        answer: the whole answer, on the last chunk only.
+    """
+
+    text: str
+    token_id: int | None
+    answer: Answer | None = None
