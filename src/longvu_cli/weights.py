@@ -206,6 +206,7 @@ def locate(
 
 def _locate_folder(options: ModelOptions, folder: Path, hub: _Hub) -> Weights:
     find_weight_file(folder)
+    ModelConfig.from_file(folder / CONFIG_FILE)
     towers = _Towers.of(options, {name for name in (_DINOV2_FOLDER, _SIGLIP_FOLDER) if (folder / name).is_dir()})
     selections = towers.selections(hub)
     hub.fetch(selections)

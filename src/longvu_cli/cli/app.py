@@ -19,7 +19,7 @@ from longvu_cli.errors import UsageError
 
 app = typer.Typer(
     name="longvu",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -41,6 +41,8 @@ def longvu(
     ] = False,
 ) -> None:
     """Answers questions about videos of any length, on your own GPU."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
     context.default_map = defaults(context.invoked_subcommand)
 
 

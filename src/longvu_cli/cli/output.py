@@ -127,7 +127,7 @@ class Output:
             self.record(error_record(error, path=path))
             return
         where = f"{path}: " if path is not None and path not in error.message else ""
-        self._say(f"error: {where}{error.message}" + (f" ({error.hint})" if error.hint else ""))
+        self._say(f"error: {where}{error.message}" + (f"; {error.hint}" if error.hint else ""))
 
     def bug(self, error: Exception, trace: str) -> None:
         """Something that should not have happened."""

@@ -28,7 +28,7 @@ def summary(compression: Compression) -> Text:
         f"frames  {frames.sampled:,} sampled → {frames.kept:,} kept → {frames.high_resolution:,} at full resolution",
         f"tokens  {tokens.dense:,} dense → {tokens.visual:,} read ({_share(tokens.visual, tokens.dense)})"
         + (f", {statistics.truncated_tokens:,} cut for lack of room" if statistics.truncated_tokens else ""),
-        f"time    {_seconds(compression.timing)}",
+        f"seconds {_seconds(compression.timing)}",
     ]
     return Text("\n".join(lines), style="dim")
 
@@ -145,17 +145,15 @@ def _time_axis(compression: Compression, cells: int) -> Text:
 
 def _settings(compression: Compression) -> Text:
     recipe, statistics = compression.recipe, compression.statistics
-    lines = [
-        f"regime      {statistics.regime.value}: {_REGIMES[statistics.regime]}",
-        f"settings    recipe {recipe.name.value} · orientation {recipe.orientation.value} · context "
-        f"{recipe.context_length:,} · DINOv2 threshold {recipe.dino_threshold:g} · STC threshold "
-        f"{recipe.stc_threshold:g} ({'>' if recipe.name is RecipeName.PAPER else '≥'} is dropped)",
-        f"time        {_seconds(compression.timing)}",
+    mark = ">" if recipe.name is RecipeName.PAPER else "≥"
+    lines = [f"regime    {statistics.regime.value}: {_REGIMES[statistics.regime]}"]
+    if any(frame.resolution is None for frame in statistics.per_frame):
+        lines.append("          which frames get full resolution depends on the question")
+    lines += [
+        f"recipe    {recipe.name.value}, orientation {recipe.orientation.value}, context {recipe.context_length:,}",
+        f"dropped   frames with similarity {mark} {recipe.dino_threshold:g}, tokens {mark} {recipe.stc_threshold:g}",
+        f"seconds   {_seconds(compression.timing)}",
     ]
-    if compression.question is None and any(frame.resolution is None for frame in statistics.per_frame):
-        lines.insert(
-            1, "            which frames get full resolution depends on the question: longvu stats VIDEO QUESTION"
-        )
     return Text("\n".join(lines), style="dim")
 
 
@@ -172,8 +170,13 @@ def clock(seconds: float) -> str:
 def _seconds(timing: Timing) -> str:
     stages = {name: value for name, value in vars(timing).items() if value is not None}
     total, first = stages.pop("total"), stages.pop("first_token", None)
-    shown = " · ".join(f"{name} {value:.1f}" for name, value in stages.items())
-    return f"{shown} · total {total:.1f} s" + (f" (first token after {first:.1f} s)" if first is not None else "")
+    # Stages too short to matter make the line hard to read.
+    shown = " · ".join(f"{name} {value:.1f}" for name, value in stages.items() if value >= 0.05)
+    return (
+        (f"{shown} · " if shown else "")
+        + f"total {total:.1f}"
+        + (f" (first token after {first:.1f})" if first is not None else "")
+    )
 
 
 def _share(part: int, whole: int) -> str:

@@ -1,0 +1,186 @@
+"""language_model.py: the decoder's stream of ids, and how it ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from longvu_cli.config import GenerationOptions
+from longvu_cli.errors import NonFiniteLogits
+from longvu_cli.language_model import LanguageModel, decode_stream
+from longvu_cli.loading import Modules
+from longvu_cli.prompt import load_tokenizer
+
+STARTED = frozenset(threading.enumerate())
+
+
+@pytest.fixture(scope="module")
+def model(load: Callable[..., Modules], parity: Path) -> LanguageModel:
+    loaded = load(parity / "qwen").language_model
+    assert loaded is not None
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def embeddings() -> torch.Tensor:
+    return torch.randn(20, 64, generator=torch.Generator().manual_seed(0))
+
+
+def generate(model: LanguageModel, embeddings: torch.Tensor, *stop_ids: int, **options: float) -> list[int]:
+    return list(model.generate(embeddings, GenerationOptions(**options), stop_ids=stop_ids))
+
+
+def generating_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread not in STARTED and thread.daemon}
+
+
+def test_greedy_decoding_takes_the_likeliest_id_each_time(model: LanguageModel, embeddings: torch.Tensor) -> None:
+    sequence, wanted = embeddings, []
+    for _ in range(6):
+        wanted.append(int(model.first_logits(sequence).argmax()))
+        sequence = torch.cat((sequence, model.embeddings(torch.tensor(wanted[-1:]))))
+    assert generate(model, embeddings, max_new_tokens=6) == wanted
+
+
+def test_the_first_logits_are_of_the_whole_vocabulary_in_float32(
+    model: LanguageModel, embeddings: torch.Tensor
+) -> None:
+    logits = model.first_logits(embeddings)
+    assert logits.shape == (288,)
+    assert logits.dtype is torch.float32
+
+
+def test_max_new_tokens_ends_the_answer(model: LanguageModel, embeddings: torch.Tensor) -> None:
+    assert len(generate(model, embeddings, max_new_tokens=1)) == 1
+    assert len(generate(model, embeddings, max_new_tokens=9)) == 9
+
+
+def test_a_stop_id_ends_the_answer_and_is_part_of_it(model: LanguageModel, embeddings: torch.Tensor) -> None:
+    free = generate(model, embeddings, max_new_tokens=12)
+    stop = free[4]
+    wanted = free[: free.index(stop) + 1]
+    assert generate(model, embeddings, stop, max_new_tokens=12) == wanted
+    unused = next(token_id for token_id in range(288) if token_id not in free)
+    assert generate(model, embeddings, unused, stop, max_new_tokens=12) == wanted
+    assert generate(model, embeddings, unused, max_new_tokens=12) == free
+
+
+def test_a_seed_makes_sampling_repeatable(model: LanguageModel, embeddings: torch.Tensor) -> None:
+    def sample(seed: int) -> list[int]:
+        return generate(model, embeddings, max_new_tokens=24, temperature=1.5, seed=seed)
+
+    assert sample(1) == sample(1)
+    assert sample(1) != sample(2)
+    assert sample(1) != generate(model, embeddings, max_new_tokens=24)
+
+
+def test_a_small_top_p_leaves_only_the_likeliest(model: LanguageModel, embeddings: torch.Tensor) -> None:
+    greedy = generate(model, embeddings, max_new_tokens=8)
+    assert generate(model, embeddings, max_new_tokens=8, temperature=1.0, top_p=1e-6, seed=3) == greedy
+
+
+def test_sampling_takes_from_the_whole_vocabulary(model: LanguageModel, embeddings: torch.Tensor) -> None:
+    # The library would keep the 50 likeliest by default; a very high temperature makes all 288 alike.
+    ids = generate(model, embeddings, max_new_tokens=400, temperature=1000.0, seed=0)
+    assert len(set(ids)) > 150
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_raise(load: Callable[..., Modules], parity: Path, poison: float) -> None:
+    poisoned = load(parity / "qwen")
+    assert poisoned.language_model is not None
+    weight = poisoned.language_model._model.lm_head.weight
+    with torch.inference_mode():
+        weight[7, :] = poison
+    ids = poisoned.language_model.generate(
+        torch.ones(3, 64), GenerationOptions(max_new_tokens=3), stop_ids=()
+    )
+    with pytest.raises(NonFiniteLogits, match="NaN or infinity in float32") as error:
+        list(ids)
+    assert "bfloat16" in error.value.hint
+
+
+def test_an_error_in_the_generating_thread_is_raised_where_the_ids_are_read(model: LanguageModel) -> None:
+    with pytest.raises(RuntimeError):
+        list(model.generate(torch.ones(3, 65), GenerationOptions(), stop_ids=()))
+
+
+def test_nothing_runs_before_the_first_id_is_asked_for(model: LanguageModel, embeddings: torch.Tensor) -> None:
+    before = generating_threads()
+    ids = model.generate(embeddings, GenerationOptions(), stop_ids=())
+    assert generating_threads() == before
+    assert isinstance(next(iter(ids)), int)
+    ids.close()
+
+
+def test_closing_the_iterator_early_ends_the_thread(model: LanguageModel, embeddings: torch.Tensor) -> None:
+    before = generating_threads()
+    ids = model.generate(embeddings, GenerationOptions(max_new_tokens=20_000), stop_ids=())
+    next(ids)
+    running = generating_threads() - before
+    assert len(running) == 1
+    ids.close()
+    deadline = time.monotonic() + 20
+    while any(thread.is_alive() for thread in running) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(thread.is_alive() for thread in running)
+
+
+# --- text -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tokenizer(parity: Path) -> PreTrainedTokenizerFast:
+    return load_tokenizer(parity / "qwen")
+
+
+def ids_of(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def test_text_comes_when_a_character_is_complete(tokenizer: PreTrainedTokenizerFast) -> None:
+    ids = ids_of(tokenizer, "aé€🎥b")
+    assert len(ids) == 1 + 2 + 3 + 4 + 1
+    pairs = list(decode_stream(tokenizer, iter(ids)))
+    assert [token_id for token_id, _ in pairs] == ids
+    assert [text for _, text in pairs] == ["a", "", "é", "", "", "€", "", "", "", "🎥", "b"]
+
+
+def test_special_tokens_have_no_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    ids = ids_of(tokenizer, "Yes.<|im_end|>")
+    assert ids[-1] == 258
+    assert [text for _, text in decode_stream(tokenizer, iter(ids))] == ["Y", "e", "s", ".", ""]
+
+
+def test_spaces_at_the_start_of_words_are_kept(tokenizer: PreTrainedTokenizerFast) -> None:
+    text = " On the  table.\n\nYes"
+    assert "".join(piece for _, piece in decode_stream(tokenizer, iter(ids_of(tokenizer, text)))) == text
+
+
+def test_ids_are_paired_as_they_come(tokenizer: PreTrainedTokenizerFast) -> None:
+    taken = []
+
+    def source() -> Iterator[int]:
+        for token_id in ids_of(tokenizer, "abc"):
+            taken.append(token_id)
+            yield token_id
+
+    stream = decode_stream(tokenizer, source())
+    assert taken == []
+    assert next(stream)[1] == "a"
+    assert len(taken) == 1
+
+
+def test_an_id_outside_the_vocabulary_has_no_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    # The embedding matrix is larger than the tokenizer: such ids can be generated.
+    assert list(decode_stream(tokenizer, iter([*ids_of(tokenizer, "a"), 287, *ids_of(tokenizer, "b")]))) == [
+        (ids_of(tokenizer, "a")[0], "a"),
+        (287, ""),
+        (ids_of(tokenizer, "b")[0], "b"),
+    ]
