@@ -16,7 +16,7 @@ def naive_resize(grid: list[list[float]], side: int) -> list[list[float]]:
 
     def weights(place: int) -> tuple[int, int, float]:
         centre = max(0.0, (place + 0.5) * old / side - 0.5)
-        low = min(int(math.floor(centre)), old - 1)
+        low = min(math.floor(centre), old - 1)
         return low, min(low + 1, old - 1), centre - low
 
     resized = []

@@ -98,9 +98,7 @@ def test_logits_that_are_no_numbers_raise(load: Callable[..., Modules], parity: 
     weight = poisoned.language_model._model.lm_head.weight
     with torch.inference_mode():
         weight[7, :] = poison
-    ids = poisoned.language_model.generate(
-        torch.ones(3, 64), GenerationOptions(max_new_tokens=3), stop_ids=()
-    )
+    ids = poisoned.language_model.generate(torch.ones(3, 64), GenerationOptions(max_new_tokens=3), stop_ids=())
     with pytest.raises(NonFiniteLogits, match="NaN or infinity in float32") as error:
         list(ids)
     assert "bfloat16" in error.value.hint

@@ -1,7 +1,7 @@
 """The whole pipeline against what the public reference implementation made of the same files.
 
-The full set of cases lies beside the repository (``../shared/parity``); where it is not, as in a plain clone, the few of
-``data/parity`` take its place.
+The full set of cases lies beside the repository (``../shared/parity``); where it is not, as in a plain clone, the few
+of ``data/parity`` take its place.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ COPIES = Path(__file__).resolve().parent / "data" / "parity"
 HAS_SHARED = (SHARED / "cases.json").is_file()
 FOLDER = SHARED if HAS_SHARED else COPIES
 
-# Another release of torch or another processor sums in another order: the features then differ by about 1e-5 (1.2e-5 is the
-# most that was measured). A wrong step differs by 1e-2 and more.
+# Another release of torch or another processor sums in another order: the features then differ by about 1e-5 (1.2e-5 is
+# the most that was measured). Another resize of the frames, the mildest of mistakes, moves them by 2e-2 and more.
 TOLERANCE = 1e-4
 # Every 6th pixel is in the full data, every 24th in the copies.
 PIXEL_STEPS = (6, 24)

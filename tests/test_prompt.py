@@ -39,7 +39,7 @@ def texts(tokenizer: PreTrainedTokenizerFast, prompt: Prompt) -> tuple[str, str]
 
 
 def by_hand(text: str, special: dict[str, int]) -> list[int]:
-    """The ids of the tiny tokenizers: one per byte (in the order of their byte-level alphabet), one per special token."""
+    """The ids of the tiny tokenizers: one per byte (in their byte-level alphabet), one per special token."""
     alphabet = [*range(33, 127), *range(161, 173), *range(174, 256)]
     alphabet += [byte for byte in range(256) if byte not in alphabet]
     ids = []

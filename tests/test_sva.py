@@ -219,7 +219,9 @@ def test_the_names_of_a_layer_with_one_key() -> None:
 
 def test_the_names_of_the_rest_of_the_connector() -> None:
     outside = {name for name in connector().state_dict() if not name.startswith("vision_sampler_0.")}
-    towers = {f"mm_projector_aux_{i}.{layer}.{kind}" for i in (0, 1) for layer in (0, 2, 3) for kind in ("weight", "bias")}
+    towers = {
+        f"mm_projector_aux_{i}.{layer}.{kind}" for i in (0, 1) for layer in (0, 2, 3) for kind in ("weight", "bias")
+    }
     projector = {f"mm_projector.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")}
     assert outside == towers | projector | {"vision_query", "image_newline"}
 

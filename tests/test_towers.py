@@ -61,7 +61,7 @@ def pixels(side: int, frames: int = 2) -> torch.Tensor:
 
 
 def bicubic(grid: torch.Tensor, row: int, column: int, scale: float) -> float:
-    """One value of the grid enlarged by ``scale``: cubic convolution with a = −0.75, half-pixel centres, edges repeated."""
+    """One value of the resized grid: cubic convolution with a = −0.75, half-pixel centres, edges repeated."""
     a, side = -0.75, len(grid)
 
     def weights(place: int) -> list[tuple[int, float]]:
@@ -74,9 +74,7 @@ def bicubic(grid: torch.Tensor, row: int, column: int, scale: float) -> float:
             taps.append((min(max(low + step, 0), side - 1), weight))
         return taps
 
-    return sum(
-        down * across * float(grid[top, left]) for top, down in weights(row) for left, across in weights(column)
-    )
+    return sum(down * across * float(grid[top, left]) for top, down in weights(row) for left, across in weights(column))
 
 
 def test_position_grid_is_resized_by_the_released_factor() -> None:
@@ -231,5 +229,5 @@ def test_a_folder_that_does_not_say_how_pixels_are_normalised_is_refused(
         path.unlink()
     else:
         path.write_text(content)
-    with pytest.raises(NotACheckpoint, match="preprocessor_config.json"):
+    with pytest.raises(NotACheckpoint, match=r"preprocessor_config\.json"):
         dinov2(towers_copy / "dinov2")

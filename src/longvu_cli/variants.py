@@ -12,15 +12,16 @@ from longvu_cli.weights import VARIANTS, Variant
 TOWER_PARAMETERS = 1_136_480_768 + 412_442_352
 # What the features, the prompt and its cache take beside the weights, for a video of any length.
 WORKING_BYTES = 3 * 2**30
-# Parameters of the embeddings and lm_head, per variant, stay in the number format; the rest is quantised.
-_QUANTISED_BYTES = {Quantization.INT8: 1.05, Quantization.NF4: 0.57}
+# Bytes per parameter of a quantised layer, its scales included.
+_QUANTISED_BYTES = {Quantization.INT8: 1.02, Quantization.NF4: 0.57}
 
 
 def needed_bytes(variant: Variant, *, dtype: torch.dtype, quantize: Quantization) -> int:
-    """An estimate of the memory a variant takes with its towers and a video."""
+    """An estimate of the memory a variant takes with its towers and a video; embeddings are never quantised."""
     per_parameter = dtype.itemsize
-    weights = variant.parameters * _QUANTISED_BYTES.get(quantize, per_parameter)
-    return int(weights + TOWER_PARAMETERS * per_parameter + WORKING_BYTES)
+    kept = variant.embedding_parameters
+    linear = (variant.parameters - kept) * _QUANTISED_BYTES.get(quantize, per_parameter)
+    return int(linear + (kept + TOWER_PARAMETERS) * per_parameter + WORKING_BYTES)
 
 
 def choose_variant(free: int, *, dtype: torch.dtype, quantize: Quantization, device: str) -> Variant:

@@ -92,11 +92,13 @@ class Variant:
         name: what ``--model`` calls it.
         repo: its hub repository.
         parameters: of the decoder and the connector, without the towers.
+        embedding_parameters: of these, the ones of the input embeddings and ``lm_head``.
     """
 
     name: str
     repo: str
     parameters: int
+    embedding_parameters: int
 
     @property
     def bytes(self) -> int:
@@ -106,14 +108,14 @@ class Variant:
 
 def _released() -> Iterator[Variant]:
     sizes = (
-        ("7b", "Vision-CAIR/LongVU_Qwen2_7B", 7_671_665_664),
-        ("3b", "Vision-CAIR/LongVU_Llama3_2_3B", 3_658_867_712),
-        ("1b", "Vision-CAIR/LongVU_Llama3_2_1B", 1_544_303_616),
+        ("7b", "Vision-CAIR/LongVU_Qwen2_7B", 7_671_665_664, 2 * 152_064 * 3584),
+        ("3b", "Vision-CAIR/LongVU_Llama3_2_3B", 3_658_867_712, 2 * 128_256 * 3072),
+        ("1b", "Vision-CAIR/LongVU_Llama3_2_1B", 1_544_303_616, 2 * 128_256 * 2048),
     )
-    for name, repo, parameters in sizes:
-        yield Variant(name, repo, parameters)
+    for name, repo, parameters, embeddings in sizes:
+        yield Variant(name, repo, parameters, embeddings)
         # The image models have no position embeddings: 3 layers, 2 towers, 4 keys, 1024 channels.
-        yield Variant(f"{name}-image", f"{repo}_img", parameters - 3 * 2 * 4 * 1024)
+        yield Variant(f"{name}-image", f"{repo}_img", parameters - 3 * 2 * 4 * 1024, embeddings)
 
 
 VARIANTS: Mapping[str, Variant] = MappingProxyType({variant.name: variant for variant in _released()})

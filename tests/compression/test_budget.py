@@ -95,9 +95,7 @@ def test_newlines_can_overflow_the_budget_in_every_regime() -> None:
 @pytest.mark.parametrize("recipe", [RELEASED, PAPER])
 def test_a_video_that_fills_the_budget_exactly_is_not_compressed(recipe: object) -> None:
     room = Budget(visual_budget=10 * SQUARE_HIGH, low_cap=30, high_cap=11)
-    assert not plan(
-        recipe, room, kept=10, high_tokens=SQUARE_HIGH, low_tokens=SQUARE_LOW
-    ).spatial_compression
+    assert not plan(recipe, room, kept=10, high_tokens=SQUARE_HIGH, low_tokens=SQUARE_LOW).spatial_compression
     tighter = Budget(visual_budget=10 * SQUARE_HIGH - 1, low_cap=30, high_cap=11)
     compressed = plan(recipe, tighter, kept=10, high_tokens=SQUARE_HIGH, low_tokens=SQUARE_LOW)
     assert compressed.spatial_compression == (recipe is RELEASED)
@@ -162,15 +160,11 @@ def naive_plan(room: Budget, kept: int, high: int, low: int) -> Plan:
 
 
 def test_a_still_is_read_at_its_low_resolution_by_a_video_checkpoint() -> None:
-    assert still_plan(RELEASED, ROOM, high_tokens=HIGH, low_tokens=LOW) == Plan(
-        Regime.MIXED, Resolution.LOW, 0, False
-    )
+    assert still_plan(RELEASED, ROOM, high_tokens=HIGH, low_tokens=LOW) == Plan(Regime.MIXED, Resolution.LOW, 0, False)
     assert still_plan(RELEASED, Budget(39, 1, 1), high_tokens=HIGH, low_tokens=LOW).spatial_compression
 
 
 def test_a_still_is_read_at_its_only_resolution_by_an_image_checkpoint() -> None:
     recipe = released(image_checkpoint=True, high_side=24, low_side=24)
-    assert still_plan(recipe, ROOM, high_tokens=600, low_tokens=600) == Plan(
-        Regime.ALL_HIGH, Resolution.HIGH, 0, False
-    )
+    assert still_plan(recipe, ROOM, high_tokens=600, low_tokens=600) == Plan(Regime.ALL_HIGH, Resolution.HIGH, 0, False)
     assert still_plan(recipe, Budget(599, 1, 1), high_tokens=600, low_tokens=600).spatial_compression

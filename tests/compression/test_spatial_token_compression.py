@@ -15,9 +15,7 @@ from longvu_cli.config import Anchor, Recipe, RecipeName
 
 def at_angles(frames: list[list[float]]) -> torch.Tensor:
     """[T, n, 2]: unit vectors of which only the directions, in degrees, matter."""
-    return torch.tensor(
-        [[[math.cos(math.radians(d)), math.sin(math.radians(d))] for d in frame] for frame in frames]
-    )
+    return torch.tensor([[[math.cos(math.radians(d)), math.sin(math.radians(d))] for d in frame] for frame in frames])
 
 
 def naive_keep(tokens: torch.Tensor, recipe: Recipe) -> list[list[bool]]:
@@ -128,7 +126,7 @@ def naive_fit(keep: list[list[bool]], budget: int) -> list[list[bool]]:
     if total > budget:
         cut = math.ceil((total - budget) / len(places))
         places = [chunk[: max(0, len(chunk) - cut)] for chunk in places]
-    stays = {place for place in [place for chunk in places for place in chunk][:budget]}
+    stays = set([place for chunk in places for place in chunk][:budget])
     return [[(i, j) in stays for j in range(len(row))] for i, row in enumerate(keep)]
 
 

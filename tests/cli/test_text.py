@@ -1,0 +1,140 @@
+import json
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli.conftest import Longvu
+from cli.running import QUESTION
+
+from longvu_cli.cli.text import neutralise
+
+HOSTILE = "\x1b[31mred\x1b[0m \x07\x9b2J\u202eevil\u2066\r[red]markup[/red] :boom: \u2028\x7f\x08"
+SHOWN = r"\x1b[31mred\x1b[0m \x07\x9b2J\u202eevil\u2066\r[red]markup[/red] :boom: \u2028\x7f\x08"
+
+
+def assert_harmless(text: str) -> None:
+    """Nothing that a terminal obeys, but line breaks."""
+    raw = {letter for letter in text if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+    assert raw <= {"\n"}
+
+
+def test_what_a_terminal_would_obey_is_shown_instead() -> None:
+    assert neutralise(HOSTILE) == SHOWN
+    assert_harmless(neutralise(HOSTILE))
+
+
+def test_text_that_does_no_harm_stays() -> None:
+    for text in ("Grüße, 世界, مرحبا!", "👩\u200d👩\u200d👧 nu\u200cn", "[bold]x[/bold]", "\\x1b"):
+        assert neutralise(text) == text
+
+
+def test_only_the_characters_that_are_asked_for_are_let_through() -> None:
+    assert neutralise("a\n\tb\r", keep="\n\t") == "a\n\tb\\r"
+    assert neutralise("a\n") == "a\\n"
+
+
+@pytest.mark.parametrize("code", [*range(0x20), *range(0x7F, 0xA0), 0xAD, 0x200E, 0xFEFF, 0xD800, 0xDCFF, 0xE0041])
+def test_every_control_is_escaped(code: int) -> None:
+    assert_harmless(neutralise(chr(code)))
+    assert chr(code) not in neutralise(chr(code))
+
+
+def test_a_sequence_split_over_pieces_is_neutralised_all_the_same() -> None:
+    assert "".join(map(neutralise, HOSTILE)) == neutralise(HOSTILE)
+
+
+def answer_with(monkeypatch: pytest.MonkeyPatch, pieces: list[str]) -> None:
+    def made(tokenizer: object, ids: Iterator[int]) -> Iterator[tuple[int, str]]:
+        yield from zip(ids, pieces, strict=False)
+
+    monkeypatch.setattr("longvu_cli.longvu.decode_stream", made)
+
+
+@pytest.mark.parametrize("pieces", [[HOSTILE], list(HOSTILE), [HOSTILE[:1], HOSTILE[1:]]], ids=["one", "each", "two"])
+def test_an_answer_cannot_reach_the_terminal(
+    longvu: Longvu, clip: Path, monkeypatch: pytest.MonkeyPatch, pieces: list[str]
+) -> None:
+    answer_with(monkeypatch, pieces)
+    ran = longvu("ask", clip, QUESTION, f"--max-new-tokens={len(pieces)}")
+    assert ran.out == SHOWN + "\n"
+    assert_harmless(ran.err)
+
+
+def test_an_answer_keeps_its_line_breaks(longvu: Longvu, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_with(monkeypatch, ["one\n", "\ttwo\n"])
+    assert longvu("ask", clip, QUESTION, "-q", "--max-new-tokens=2").out == "one\n\ttwo\n"
+
+
+def test_json_gives_a_hostile_answer_back_as_it_was(
+    longvu: Longvu, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_with(monkeypatch, list(HOSTILE))
+    ran = longvu("ask", clip, QUESTION, f"--max-new-tokens={len(HOSTILE)}", "--json")
+    assert_harmless(ran.out)
+    assert json.loads(ran.out)["answer"] == HOSTILE
+
+
+@pytest.fixture
+def hostile_file(tmp_path: Path, clip: Path) -> Path:
+    file = tmp_path / f"a{HOSTILE.replace('/', '')}\n\udcff.mp4"
+    file.write_bytes(clip.read_bytes())
+    return file
+
+
+def test_a_file_name_cannot_reach_the_terminal(longvu: Longvu, hostile_file: Path, clip: Path, tmp_path: Path) -> None:
+    ran = longvu("describe", hostile_file, clip, "--max-new-tokens=2", "-v")
+    assert ran.code == 0
+    assert_harmless(ran.out)
+    assert_harmless(ran.err)
+    assert ran.out.splitlines()[0].startswith("==> ")
+    ran = longvu("stats", hostile_file, "--save-frames", tmp_path / "\x1b]0;title\x07")
+    assert ran.code == 0
+    assert_harmless(ran.out)
+    assert_harmless(ran.err)
+    assert r"\x1b]0;title\x07" in ran.err
+
+
+def test_json_gives_a_hostile_file_name_back_as_it_was(longvu: Longvu, hostile_file: Path) -> None:
+    ran = longvu("stats", hostile_file, "--json")
+    assert_harmless(ran.out)
+    assert json.loads(ran.out)["video"]["path"] == str(hostile_file)
+
+
+@pytest.mark.parametrize("json_flag", [(), ("--json",)])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ask", HOSTILE, QUESTION),
+        ("describe", HOSTILE, HOSTILE),
+        ("ask", "{clip}", QUESTION, "-m", f"./{HOSTILE}"),
+        ("ask", "{clip}", QUESTION, "-m", HOSTILE),
+        ("ask", "{clip}", QUESTION, "--dinov2", HOSTILE),
+        ("ask", "{clip}", QUESTION, "--device", HOSTILE),
+        ("ask", "{clip}", QUESTION, "--recipe", HOSTILE),
+        ("ask", "{clip}", QUESTION, "--start", HOSTILE),
+        ("ask", "{clip}", QUESTION, f"--{HOSTILE}"),
+        (HOSTILE,),
+    ],
+    ids=lambda arguments: "-".join(arguments[:1]) if isinstance(arguments, tuple) else None,
+)
+def test_an_error_cannot_reach_the_terminal(
+    longvu: Longvu, clip: Path, arguments: tuple[str, ...], json_flag: tuple[str, ...]
+) -> None:
+    ran = longvu(*(argument.replace("{clip}", str(clip)) for argument in arguments), *json_flag)
+    assert ran.code in (2, 3, 4, 5, 6)
+    assert_harmless(ran.out)
+    assert_harmless(ran.err)
+    if json_flag:
+        assert all("error" in json.loads(line) for line in ran.out.splitlines())
+
+
+def test_a_traceback_cannot_reach_the_terminal(longvu: Longvu, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError(HOSTILE)
+
+    monkeypatch.setattr("longvu_cli.longvu.LongVU.stream", broken)
+    ran = longvu("ask", clip, QUESTION, "--verbose")
+    assert ran.code == 1
+    assert "Traceback (most recent call last)" in ran.err
+    assert_harmless(ran.err)

@@ -1,0 +1,445 @@
+"""pipeline.py: the options that no reference case covers, on short clips and the tiny checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from longvu_cli.compression.budget import budget
+from longvu_cli.compression.frame_position_encoding import frame_position_encoding
+from longvu_cli.config import (
+    Anchor,
+    CompressionOptions,
+    Orientation,
+    Recipe,
+    RecipeName,
+    SamplingOptions,
+    StillMode,
+    TemporalReduction,
+)
+from longvu_cli.encoded_video import EncodedVideo
+from longvu_cli.loading import Modules
+from longvu_cli.pipeline import CompressedVideo, Vision, compress, encode
+from longvu_cli.preprocess import square_pixels
+from longvu_cli.prompt import build_prompt
+from longvu_cli.statistics import CompressionStatistics, Regime, Resolution
+from longvu_cli.timing import Stopwatch
+from longvu_cli.towers import Tower
+from longvu_cli.video import Video
+
+# 12 and 30 frames of 64 × 36; the prompt of an empty question has 59 ids.
+SHORT, LONGER = "short_window.mkv", "tiny_context.mkv"
+QUESTION = "Where is the cup?"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A clip, seen with some options."""
+
+    recipe: Recipe
+    encoded: EncodedVideo
+    compressed: CompressedVideo
+    progress: list[tuple[str, int, int | None]]
+
+    @property
+    def statistics(self) -> CompressionStatistics:
+        return self.compressed.statistics
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        assert self.compressed.tokens is not None
+        return self.compressed.tokens
+
+
+@pytest.fixture(scope="module")
+def modules(load: Callable[..., Modules], parity: Path) -> Modules:
+    return load(parity / "qwen")
+
+
+def see(
+    modules: Modules,
+    media: Path,
+    options: CompressionOptions | None = None,
+    *,
+    question: str | None = QUESTION,
+    sampling: SamplingOptions | None = None,
+) -> Run:
+    recipe = (options or CompressionOptions()).resolve(modules.config)
+    prompt = build_prompt(modules.tokenizer, modules.config.family, question or "")
+    room = budget(recipe, prompt.length)
+    encoded, progress = look(modules, media, recipe, room.low_cap, sampling or SamplingOptions())
+    assert modules.embeddings is not None
+    with torch.inference_mode():
+        text = None if question is None else modules.embeddings(torch.tensor(prompt.after))
+    compressed = compress(encoded, modules.vision, recipe, room, text_tokens=prompt.length - 1, text=text)
+    return Run(recipe, encoded, compressed, progress)
+
+
+Look = tuple[EncodedVideo, list[tuple[str, int, int | None]]]
+SEEN: dict[tuple[object, ...], Look] = {}
+
+
+def look(modules: Modules, media: Path, recipe: Recipe, low_cap: int, sampling: SamplingOptions) -> Look:
+    """The encoded video; one that was seen before with all the same is not looked at again."""
+    needs_cap = recipe.temporal_reduction in (TemporalReduction.DINOV2, TemporalReduction.SIGLIP)
+    question_free = replace(
+        recipe, context_length=0, stc_threshold=0.0, anchor=Anchor.FIRST, frame_position_encoding=False
+    )
+    key = (id(modules), media, sampling, question_free, low_cap if needs_cap else 0)
+    if key not in SEEN:
+        progress: list[tuple[str, int, int | None]] = []
+        with Video(media, sampling) as video:
+            encoded = encode(
+                video.frames(),
+                modules.vision,
+                recipe,
+                low_cap=low_cap,
+                still=video.info.is_still,
+                watch=Stopwatch(lambda: None),
+                on_progress=lambda *step: progress.append(step),
+                expected=video.expected_frames,
+            )
+        SEEN[key] = encoded, progress
+    return SEEN[key]
+
+
+def features_of(tower: Tower, media: Path) -> torch.Tensor:
+    """[N, 576 · C]: each frame's features as one vector of length one."""
+    with Video(media, SamplingOptions()) as video:
+        squares = [torch.from_numpy(square_pixels(frame.pixels, tower.input).copy()) for frame in video.frames()]
+    flat = tower(torch.stack(squares)).flatten(1).double()
+    return flat / flat.norm(dim=1, keepdim=True)
+
+
+def similarities(features: torch.Tensor, length: int, *, include_self: bool) -> list[float]:
+    found = []
+    for begin in range(0, len(features), length):
+        window = features[begin : begin + length]
+        for i, one in enumerate(window):
+            cosines = [float(one @ other) for j, other in enumerate(window) if include_self or i != j]
+            found.append(sum(cosines) / len(cosines))
+    return found
+
+
+def check_sums(run: Run) -> None:
+    """What has to hold for every compressed video."""
+    statistics = run.statistics
+    assert statistics.tokens.visual == len(run.tokens) == sum(frame.tokens or 0 for frame in statistics.per_frame)
+    assert statistics.tokens.visual <= statistics.visual_budget
+    assert [frame.index for frame in statistics.per_frame] == run.compressed.kept.tolist()
+    assert [frame.time_s for frame in statistics.per_frame] == [run.encoded.times[i] for i in run.compressed.kept]
+    assert statistics.frames.kept == len(statistics.per_frame)
+    high = [frame for frame in statistics.per_frame if frame.resolution is Resolution.HIGH]
+    assert statistics.frames.high_resolution == len(high)
+    assert statistics.frames.sampled == len(run.encoded.times) >= statistics.frames.kept
+    assert statistics.tokens.dense >= statistics.tokens.after_temporal >= statistics.tokens.after_query
+    assert statistics.tokens.after_query >= statistics.tokens.visual + statistics.truncated_tokens
+    assert torch.isfinite(run.tokens).all()
+
+
+# --- orientation ----------------------------------------------------------------------------------------------------
+
+
+def test_a_16_9_video_keeps_other_tokens_in_each_orientation(modules: Modules, parity: Path) -> None:
+    released = see(modules, parity / SHORT)
+    upright = see(modules, parity / SHORT, CompressionOptions(orientation=Orientation.UPRIGHT))
+    assert released.statistics.regime is upright.statistics.regime is Regime.ALL_HIGH
+    assert released.statistics.tokens.visual == 12 * 84
+    assert upright.statistics.tokens.visual == 12 * 78
+    newline = modules.vision.connector.image_newline
+    # A newline ends each row: of 6 columns and one, and of 12 columns and one.
+    for run, columns in ((released, 6), (upright, 12)):
+        ends = (run.tokens == newline).all(dim=1).nonzero().flatten().tolist()
+        assert ends == list(range(columns, len(run.tokens), columns + 1))
+    for run in (released, upright):
+        check_sums(run)
+
+
+def test_the_orientation_also_masks_what_the_queries_see(modules: Modules, parity: Path) -> None:
+    released = see(modules, parity / "one_frame.mkv").encoded.fused
+    upright = see(modules, parity / "one_frame.mkv", CompressionOptions(orientation=Orientation.UPRIGHT)).encoded.fused
+    differ = ((released - upright).abs().amax(dim=2)[0] > 1e-6).reshape(12, 12)
+    # Released cuts 5 of 24 columns at each side, upright 5 of 24 rows: queries at those edges see half of their keys.
+    assert differ[:, 2].all()
+    assert differ[2].all()
+    assert not differ[4:8, 4:8].any()
+
+
+def test_a_square_video_is_the_same_in_both_orientations(modules: Modules, parity: Path) -> None:
+    short = SamplingOptions(end_s=3.5)
+    runs = [
+        see(modules, parity / "square_mixed.mkv", CompressionOptions(orientation=orientation), sampling=short)
+        for orientation in Orientation
+    ]
+    assert torch.equal(runs[0].tokens, runs[1].tokens)
+    assert runs[0].statistics.tokens.visual == 4 * 156
+
+
+# --- temporal reduction ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["siglip", "dinov2"])
+def test_the_named_tower_decides_which_frames_stay(modules: Modules, parity: Path, name: str) -> None:
+    features = features_of(getattr(modules.vision, name), parity / LONGER)
+    wanted = similarities(features, 16, include_self=True)
+    threshold = sorted(wanted)[20] + 1e-4  # about two thirds are below it
+    options = CompressionOptions(
+        temporal_reduction=TemporalReduction(name), context_length=900, dino_threshold=threshold
+    )
+    run = see(modules, parity / LONGER, options)
+    assert run.encoded.similarity.tolist() == pytest.approx(wanted, abs=1e-5)
+    kept = [i for i, value in enumerate(wanted) if value < threshold or i in (8, 16 + 7)]
+    assert run.compressed.kept.tolist() == kept
+    assert 15 <= len(kept) < 30
+    assert [frame.similarity for frame in run.statistics.per_frame] == pytest.approx(
+        [wanted[i] for i in kept], abs=1e-5
+    )
+    check_sums(run)
+
+
+def test_both_deciding_towers_fuse_the_same_features(modules: Modules, parity: Path) -> None:
+    runs = [
+        see(modules, parity / "one_frame.mkv", CompressionOptions(temporal_reduction=reduction))
+        for reduction in TemporalReduction
+    ]
+    for run in runs[1:]:
+        assert torch.allclose(run.tokens, runs[0].tokens, atol=1e-5)
+
+
+def test_only_the_frames_that_may_be_kept_are_fused(modules: Modules, parity: Path) -> None:
+    # low_cap = (900 − 76 − 16) // 64 = 12: the first 12 frames may have to stay, of the rest the windows' middles.
+    run = see(modules, parity / LONGER, CompressionOptions(context_length=900, dino_threshold=-1.0))
+    assert run.compressed.kept.tolist() == [8, 23]
+    assert run.encoded.indices.tolist() == [*range(12), 23]
+    assert len(run.encoded.fused) == 13
+
+
+def test_uniform_keeps_evenly_spaced_frames(modules: Modules, parity: Path) -> None:
+    options = CompressionOptions(temporal_reduction=TemporalReduction.UNIFORM, context_length=900)
+    run = see(modules, parity / LONGER, options)
+    assert run.compressed.kept.tolist() == [int(i * 30 / 12) for i in range(12)]
+    assert run.statistics.regime is Regime.MIXED
+    assert all(frame.similarity is None for frame in run.statistics.per_frame)
+    check_sums(run)
+
+
+def test_none_keeps_every_frame(modules: Modules, parity: Path) -> None:
+    options = CompressionOptions(temporal_reduction=TemporalReduction.NONE, context_length=900)
+    run = see(modules, parity / LONGER, options)
+    assert run.compressed.kept.tolist() == list(range(30))
+    assert run.statistics.regime is Regime.SPATIAL
+    assert run.statistics.spatial_compression
+    assert all(frame.similarity is None for frame in run.statistics.per_frame)
+    check_sums(run)
+
+
+# --- the paper's recipe ---------------------------------------------------------------------------------------------
+
+PAPER = CompressionOptions(recipe=RecipeName.PAPER)
+
+
+def test_the_paper_reduces_windows_of_eight_without_the_frame_itself(modules: Modules, parity: Path) -> None:
+    features = features_of(modules.vision.dinov2, parity / SHORT)
+    wanted = similarities(features, 8, include_self=False)
+    threshold = sorted(wanted)[5] + 1e-4
+    run = see(modules, parity / SHORT, replace(PAPER, dino_threshold=threshold))
+    assert run.encoded.similarity.tolist() == pytest.approx(wanted, abs=1e-5)
+    kept = {i for i, value in enumerate(wanted) if value <= threshold}
+    for begin, end in ((0, 8), (8, 12)):
+        if not kept & set(range(begin, end)):
+            kept.add(min(range(begin, end), key=lambda i: wanted[i]))
+    assert run.compressed.kept.tolist() == sorted(kept)
+    assert len(kept) < 12
+    check_sums(run)
+
+
+@pytest.mark.parametrize(
+    ("context_length", "regime", "high", "after_query"),
+    [
+        # B = L − 16 − 75. All 12 frames: 1008 tokens at full resolution, 480 at low; each restored frame costs 44.
+        (1099, Regime.ALL_HIGH, 12, 1008),
+        (1098, Regime.MIXED, 11, 12 * 40 + 11 * 44),
+        (700, Regime.MIXED, 2, 12 * 40 + 2 * 44),
+        (571, Regime.MIXED, 0, 480),
+        (570, Regime.SPATIAL, 0, 480),
+    ],
+)
+def test_the_papers_regimes(
+    modules: Modules, parity: Path, context_length: int, regime: Regime, high: int, after_query: int
+) -> None:
+    options = replace(PAPER, temporal_reduction=TemporalReduction.NONE, context_length=context_length)
+    run = see(modules, parity / SHORT, options)
+    assert run.statistics.regime is regime
+    assert run.statistics.frames.high_resolution == high
+    assert run.statistics.tokens.after_query == after_query
+    assert run.statistics.spatial_compression == (regime is Regime.SPATIAL)
+    check_sums(run)
+
+
+def test_the_most_relevant_frames_are_restored(modules: Modules, parity: Path) -> None:
+    options = replace(PAPER, temporal_reduction=TemporalReduction.NONE, context_length=700)
+    per_frame = see(modules, parity / SHORT, options).statistics.per_frame
+    best = sorted(per_frame, key=lambda frame: frame.relevance or 0.0, reverse=True)[:2]
+    assert {frame.index for frame in per_frame if frame.resolution is Resolution.HIGH} == {
+        frame.index for frame in best
+    }
+    assert {frame.tokens for frame in best} == {84}
+    assert {frame.tokens for frame in per_frame} == {84, 40}
+
+
+@pytest.mark.parametrize("anchor", Anchor)
+def test_each_anchor_keeps_one_whole_frame_per_window(modules: Modules, parity: Path, anchor: Anchor) -> None:
+    options = CompressionOptions(
+        temporal_reduction=TemporalReduction.NONE, context_length=900, stc_threshold=-1.0, anchor=anchor
+    )
+    run = see(modules, parity / LONGER, options)
+    whole = [frame.index for frame in run.statistics.per_frame if frame.tokens == 84]
+    assert [index // 8 for index in whole] == [0, 1, 2, 3]
+    if anchor is not Anchor.CHANGE:
+        assert whole == [0, 8, 16, 24] if anchor is Anchor.FIRST else [4, 12, 20, 27]
+    assert run.statistics.tokens.visual == 4 * 84
+    check_sums(run)
+
+
+# --- spatial token compression --------------------------------------------------------------------------------------
+
+
+def test_what_still_exceeds_the_budget_is_cut_and_counted(modules: Modules, parity: Path) -> None:
+    options = CompressionOptions(temporal_reduction=TemporalReduction.NONE, context_length=900, stc_threshold=1.0)
+    run = see(modules, parity / LONGER, options)
+    assert run.statistics.truncated_tokens > 0
+    assert run.statistics.tokens.visual <= run.statistics.visual_budget == 809
+    # At a threshold of 1 hardly more than the newlines are dropped: 4 windows lose equally many tokens from their ends.
+    per_window = [
+        sum(frame.tokens or 0 for frame in run.statistics.per_frame if frame.index // 8 == window)
+        for window in range(4)
+    ]
+    assert run.statistics.tokens.visual == sum(per_window)
+    assert run.statistics.tokens.visual > 809 - 4
+    check_sums(run)
+
+
+# --- frame position encoding ----------------------------------------------------------------------------------------
+
+
+def test_frame_positions_are_added_to_every_token(modules: Modules, parity: Path) -> None:
+    options = CompressionOptions(context_length=900)
+    plain = see(modules, parity / LONGER, options)
+    encoded = see(modules, parity / LONGER, replace(options, frame_position_encoding=True))
+    assert encoded.compressed.kept.tolist() == plain.compressed.kept.tolist()
+    assert len(encoded.tokens) == len(plain.tokens)
+    numbers = [frame.index for frame in plain.statistics.per_frame for _ in range(frame.tokens or 0)]
+    assert numbers[-1] > len(plain.statistics.per_frame)  # the number among the sampled frames, not the kept ones
+    difference = encoded.tokens - plain.tokens
+    assert torch.allclose(difference, frame_position_encoding(torch.tensor(numbers), 64), atol=1e-5)
+
+
+# --- without a question ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("context_length", [8192, 1600, 900])
+def test_without_a_question_the_numbers_are_those_of_an_empty_one(
+    modules: Modules, parity: Path, context_length: int
+) -> None:
+    options = CompressionOptions(context_length=context_length)
+    asked = see(modules, parity / LONGER, options, question="").statistics
+    unasked = see(modules, parity / LONGER, options, question=None).statistics
+    assert replace(unasked, per_frame=()) == replace(asked, per_frame=())
+    assert all(frame.relevance is None for frame in unasked.per_frame)
+    assert [(f.index, f.time_s, f.similarity) for f in unasked.per_frame] == [
+        (f.index, f.time_s, f.similarity) for f in asked.per_frame
+    ]
+
+
+def test_without_a_question_the_choice_of_frames_stays_open(modules: Modules, parity: Path) -> None:
+    # B = 700 − 16 − 58 = 626: 12 · 40 tokens and 3 frames restored.
+    options = replace(PAPER, temporal_reduction=TemporalReduction.NONE, context_length=700)
+    run = see(modules, parity / SHORT, options, question=None)
+    assert run.compressed.tokens is None
+    assert run.statistics.regime is Regime.MIXED
+    assert run.statistics.frames.high_resolution == 3
+    assert run.statistics.tokens.visual == 12 * 40 + 3 * 44
+    assert all(frame.resolution is None and frame.tokens is None for frame in run.statistics.per_frame)
+    asked = see(modules, parity / SHORT, options, question="")
+    assert replace(asked.statistics, per_frame=()) == replace(run.statistics, per_frame=())
+
+
+# --- stills ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def landscape(tmp_path: Path) -> Path:
+    path = tmp_path / "landscape.png"
+    generator = torch.Generator().manual_seed(0)
+    Image.fromarray(torch.randint(0, 256, (36, 64, 3), generator=generator).byte().numpy()).save(path)
+    return path
+
+
+def test_a_still_is_an_image_or_a_video_of_one_frame(modules: Modules, landscape: Path) -> None:
+    image = see(modules, landscape)
+    assert image.encoded.image
+    assert image.statistics.tokens.visual == 36  # 4 rows of 8 and a newline, whatever the orientation
+    assert [frame.resolution for frame in image.statistics.per_frame] == [Resolution.LOW]
+    video = see(modules, landscape, CompressionOptions(still=StillMode.VIDEO))
+    assert not video.encoded.image
+    assert video.statistics.tokens.visual == 84
+    assert [frame.resolution for frame in video.statistics.per_frame] == [Resolution.HIGH]
+    upright = see(modules, landscape, CompressionOptions(still=StillMode.VIDEO, orientation=Orientation.UPRIGHT))
+    assert upright.statistics.tokens.visual == 78
+    for run in (image, video, upright):
+        check_sums(run)
+
+
+def test_an_image_checkpoint_reads_a_still_with_576_queries(
+    checkpoint_copy: Path, load: Callable[..., Modules], landscape: Path
+) -> None:
+    tensors = load_file(checkpoint_copy / "model.safetensors")
+    save_file(
+        {name: tensor for name, tensor in tensors.items() if ".pos_embed_" not in name},
+        checkpoint_copy / "model.safetensors",
+    )
+    path = checkpoint_copy / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "image_token_len": 576, "query_num_list": [576]}))
+    modules = load(checkpoint_copy)
+    assert modules.notices == ()
+    run = see(modules, landscape)
+    assert run.encoded.fused.shape == (1, 576, 64)
+    # 24 − 2 · ((24 − 13) // 2) = 14 rows of 24 and a newline.
+    assert run.statistics.tokens.visual == 14 * 25
+    assert run.statistics.regime is Regime.ALL_HIGH
+    assert [frame.resolution for frame in run.statistics.per_frame] == [Resolution.HIGH]
+    check_sums(run)
+
+
+# --- all together ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("context_length", [8192, 1300, 700, 300, 150])
+@pytest.mark.parametrize("name", RecipeName)
+def test_the_numbers_add_up_in_every_regime(
+    modules: Modules, parity: Path, name: RecipeName, context_length: int
+) -> None:
+    check_sums(see(modules, parity / SHORT, CompressionOptions(recipe=name, context_length=context_length)))
+
+
+def test_progress_counts_the_frames(modules: Modules, parity: Path) -> None:
+    run = see(modules, parity / LONGER)
+    assert {stage for stage, _, _ in run.progress} == {"encode"}
+    done = [done for _, done, _ in run.progress]
+    assert done == sorted(set(done))
+    assert done[-1] == 30
+
+
+def test_a_frame_is_seen_the_same_whatever_comes_with_it(modules: Modules, parity: Path) -> None:
+    whole = see(modules, parity / LONGER)
+    part = see(modules, parity / LONGER, sampling=SamplingOptions(start_s=18.0, end_s=23.5))
+    assert isinstance(modules.vision, Vision)
+    assert len(part.encoded.times) == 6
+    assert torch.allclose(whole.encoded.fused[18:24], part.encoded.fused, atol=1e-5)
