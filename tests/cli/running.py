@@ -75,6 +75,8 @@ def run_here(
     from longvu_cli.cli.app import main
 
     monkeypatch.setattr(sys, "argv", ["longvu", *map(str, arguments)])
+    # Started with -m, pytest would give the program its own name.
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", None)
     if capsys is not None:
         capsys.readouterr()
     with pytest.raises(SystemExit) as ended:

@@ -16,8 +16,10 @@ ALL = "--context-length=8192"
 
 def strip_of(out: str) -> dict[str, tuple[str, int]]:
     """Rows of the strip: name → its bars and its count."""
-    rows = re.findall(r"^(full|low|kept|dropped) {1,7}(.*)  ([\d,]+)$", out, re.MULTILINE)
-    return {name: (bars, int(count.replace(",", ""))) for name, bars, count in rows}
+    names = ("full", "low", "kept", "dropped")
+    rows = [line for line in out.splitlines() if line[:8].strip() in names and line[:8].endswith(" ")]
+    cut = [(line[:8].strip(), *line[8:].rsplit("  ", 1)) for line in rows]
+    return {name: (bars, int(count.replace(",", ""))) for name, bars, count in cut if re.fullmatch(r"[\d,]+", count)}
 
 
 def numbers_of(out: str, step: str) -> list[str]:
@@ -156,7 +158,7 @@ def test_tokens_cut_for_lack_of_room_are_told(longvu: Longvu, busy: Path) -> Non
     ran = longvu("stats", busy, QUESTION, "--context-length=200")
     compression = compression_of(longvu("stats", busy, QUESTION, "--context-length=200", "--json").out)
     assert (compression["regime"], compression["spatial_compression"]) == ("spatial", True)
-    assert compression["tokens"]["visual"] == compression["visual_budget"]
+    assert compression["tokens"]["visual"] <= compression["visual_budget"]
     assert compression["truncated_tokens"] > 0
     assert numbers_of(ran.out, "of these cut for lack of room") == [str(compression["truncated_tokens"])]
     assert "(not needed)" not in ran.out

@@ -1,0 +1,1 @@
+complete --command longvu --no-files --arguments "(env _LONGVU_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) longvu)" --condition "env _LONGVU_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) longvu"

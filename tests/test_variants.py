@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from longvu_cli.config import Quantization
+from longvu_cli.errors import DeviceOutOfMemory
+from longvu_cli.variants import choose_variant, needed_bytes
+from longvu_cli.weights import VARIANTS
+
+NONE = Quantization.NONE
+GIB = 2**30
+
+
+def chosen(free: int, dtype: torch.dtype = torch.bfloat16, quantize: Quantization = NONE) -> str:
+    return choose_variant(free, dtype=dtype, quantize=quantize, device="cuda:0").name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("quantize", Quantization)
+def test_the_largest_that_fits_to_the_byte(dtype: torch.dtype, quantize: Quantization) -> None:
+    order = ["1b", "3b", "7b"]
+    needed = [needed_bytes(VARIANTS[name], dtype=dtype, quantize=quantize) for name in order]
+    assert needed == sorted(needed)
+    for position, name in enumerate(order):
+        assert chosen(needed[position], dtype, quantize) == name
+        if position:
+            assert chosen(needed[position] - 1, dtype, quantize) == order[position - 1]
+    assert chosen(10**15, dtype, quantize) == "7b"
+
+
+def test_none_fits() -> None:
+    free = needed_bytes(VARIANTS["1b"], dtype=torch.bfloat16, quantize=NONE) - 1
+    with pytest.raises(DeviceOutOfMemory, match=r"no model fits: 1b needs about 8\.8 GiB, and cuda:0 has 8\.8 free"):
+        chosen(free)
+    with pytest.raises(DeviceOutOfMemory, match=r"cuda:0 has 0\.0 free") as raised:
+        chosen(0)
+    assert "--quantize 4bit" in raised.value.hint
+
+
+def test_neither_the_tiny_nor_an_image_model_is_ever_chosen() -> None:
+    names = set()
+    for free in range(0, 64 * GIB, GIB // 2):
+        try:
+            names.add(chosen(free))
+        except DeviceOutOfMemory:
+            names.add("none")
+    assert names == {"none", "1b", "3b", "7b"}
+
+
+def test_the_estimate_holds_the_weights_and_room_to_work() -> None:
+    for variant in VARIANTS.values():
+        full = needed_bytes(variant, dtype=torch.float32, quantize=NONE)
+        half = needed_bytes(variant, dtype=torch.bfloat16, quantize=NONE)
+        eight = needed_bytes(variant, dtype=torch.bfloat16, quantize=Quantization.INT8)
+        four = needed_bytes(variant, dtype=torch.bfloat16, quantize=Quantization.NF4)
+        assert full > half > eight > four > 4 * GIB
+        assert half > variant.bytes + GIB
+        assert full - half == pytest.approx(half - 3 * GIB)
+
+
+def test_typical_devices() -> None:
+    assert chosen(23 * GIB) == "7b"
+    assert chosen(15 * GIB) == "3b"
+    assert chosen(11 * GIB) == "1b"
+    assert chosen(11 * GIB, quantize=Quantization.NF4) == "7b"
