@@ -105,9 +105,7 @@ def test_the_second_question_decodes_nothing_and_finds_the_same(
     assert without.text == second.text
     timing = second.compression.timing
     assert (timing.decode, timing.dinov2, timing.siglip, timing.connector) == (None, None, None, None)
-    relevances = [
-        [frame.relevance for frame in answer.compression.statistics.per_frame] for answer in (second, other)
-    ]
+    relevances = [[frame.relevance for frame in answer.compression.statistics.per_frame] for answer in (second, other)]
     assert relevances[0] != relevances[1]
 
 
@@ -233,7 +231,14 @@ def test_an_entry_of_another_form_is_made_again(model: LongVU, video: Path, cach
 
     use(model, video)
     (entry,) = entries(cache)
-    for metadata in (None, {"longvu": "{}"}, {"longvu": "[1]"}, {"longvu": "null"}, {"longvu": "no json"}, {"other": "1"}):
+    for metadata in (
+        None,
+        {"longvu": "{}"},
+        {"longvu": "[1]"},
+        {"longvu": "null"},
+        {"longvu": "no json"},
+        {"other": "1"},
+    ):
         save_file({"fused": torch.zeros(2)}, entry, metadata=metadata)
         assert use(model, video) is MISS
         assert use(model, video) is HIT
@@ -327,9 +332,7 @@ def test_a_cache_that_can_only_be_read_is_used(
     assert use(model, video) is HIT
 
 
-def test_a_damaged_entry_that_cannot_be_removed_is_no_error(
-    model: LongVU, video: Path, cache: FeatureCache
-) -> None:
+def test_a_damaged_entry_that_cannot_be_removed_is_no_error(model: LongVU, video: Path, cache: FeatureCache) -> None:
     use(model, video)
     (entry,) = entries(cache)
     entry.unlink()
@@ -349,9 +352,7 @@ def test_a_write_that_fails_leaves_nothing_behind(
     assert entries(cache) == []
 
 
-def test_the_folder_is_where_the_variable_or_platformdirs_says(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_folder_is_where_the_variable_or_platformdirs_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import platformdirs
 
     monkeypatch.setenv("LONGVU_CACHE_DIR", str(tmp_path / "named"))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,13 +10,12 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from longvu_cli.config import GenerationOptions
+from longvu_cli.checkpoint import Checkpoint
+from longvu_cli.config import GenerationOptions, ModelConfig, Quantization
 from longvu_cli.errors import NonFiniteLogits
 from longvu_cli.language_model import LanguageModel, decode_stream
-from longvu_cli.loading import Modules
+from longvu_cli.loading import Modules, language_model_shapes
 from longvu_cli.prompt import load_tokenizer
-
-STARTED = frozenset(threading.enumerate())
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +32,6 @@ def embeddings() -> torch.Tensor:
 
 def generate(model: LanguageModel, embeddings: torch.Tensor, *stop_ids: int, **options: float) -> list[int]:
     return list(model.generate(embeddings, GenerationOptions(**options), stop_ids=stop_ids))
-
-
-def generating_threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread not in STARTED and thread.daemon}
 
 
 def test_greedy_decoding_takes_the_likeliest_id_each_time(model: LanguageModel, embeddings: torch.Tensor) -> None:
@@ -105,30 +98,67 @@ def test_logits_that_are_no_numbers_raise(load: Callable[..., Modules], parity: 
     assert "bfloat16" in error.value.hint
 
 
-def test_an_error_in_the_generating_thread_is_raised_where_the_ids_are_read(model: LanguageModel) -> None:
+def test_an_error_of_the_decoder_is_raised_where_the_ids_are_read(model: LanguageModel) -> None:
     with pytest.raises(RuntimeError):
         list(model.generate(torch.ones(3, 65), GenerationOptions(), stop_ids=()))
 
 
-def test_nothing_runs_before_the_first_id_is_asked_for(model: LanguageModel, embeddings: torch.Tensor) -> None:
-    before = generating_threads()
-    ids = model.generate(embeddings, GenerationOptions(), stop_ids=())
-    assert generating_threads() == before
-    assert isinstance(next(iter(ids)), int)
-    ids.close()
+class CountedModel:
+    """The stock decoder, with its forward passes counted."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.passes = 0
+        self._model = vars(model)["_model"]
+        self.config, self.device = self._model.config, self._model.device
+
+    def __call__(self, **inputs: object) -> object:
+        self.passes += 1
+        return self._model(**inputs)
 
 
-def test_closing_the_iterator_early_ends_the_thread(model: LanguageModel, embeddings: torch.Tensor) -> None:
-    before = generating_threads()
-    ids = model.generate(embeddings, GenerationOptions(max_new_tokens=20_000), stop_ids=())
-    next(ids)
-    running = generating_threads() - before
-    assert len(running) == 1
+def test_no_pass_runs_before_an_id_is_asked_for(model: LanguageModel, embeddings: torch.Tensor) -> None:
+    counted = CountedModel(model)
+    ids = LanguageModel(counted, dtype_name="float32").generate(embeddings, GenerationOptions(), stop_ids=())
+    assert counted.passes == 0
+    for passes in (1, 2, 3):
+        next(ids)
+        assert counted.passes == passes
     ids.close()
-    deadline = time.monotonic() + 20
-    while any(thread.is_alive() for thread in running) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not any(thread.is_alive() for thread in running)
+    assert counted.passes == 3
+
+
+def test_no_pass_runs_after_the_last_id(model: LanguageModel, embeddings: torch.Tensor) -> None:
+    counted = CountedModel(model)
+    counted_model = LanguageModel(counted, dtype_name="float32")
+    assert len(list(counted_model.generate(embeddings, GenerationOptions(max_new_tokens=4), stop_ids=()))) == 4
+    assert counted.passes == 4
+
+
+def test_sampling_leaves_the_callers_random_numbers_alone(model: LanguageModel, embeddings: torch.Tensor) -> None:
+    before = torch.random.get_rng_state()
+    generate(model, embeddings, temperature=1.0, seed=3, max_new_tokens=4)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("folder", ["qwen", "llama"])
+def test_recorded_steps_give_the_ids_of_plain_ones(parity: Path, folder: str) -> None:
+    checkpoint = Checkpoint.open(parity / folder)
+    config = ModelConfig.from_file(parity / folder / "config.json")
+    names = list(language_model_shapes(config))
+    loaded = LanguageModel.load(
+        config,
+        checkpoint.read(names),
+        device=torch.device("cuda", 0),
+        dtype=torch.float32,
+        quantize=Quantization.NONE,
+    )
+    plain = LanguageModel(vars(loaded)["_model"], dtype_name="float32", graphs=False)
+    sequence = torch.randn(50, 64, generator=torch.Generator().manual_seed(1)).cuda()
+    options = GenerationOptions(max_new_tokens=60)
+    recorded = list(loaded.generate(sequence, options, stop_ids=()))
+    assert recorded == list(plain.generate(sequence, options, stop_ids=()))
+    assert len(set(recorded)) > 2
 
 
 # --- text -----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@ import torch
 
 from longvu_cli.config import Quantization
 from longvu_cli.errors import DeviceOutOfMemory
-from longvu_cli.variants import choose_variant, needed_bytes
+from longvu_cli.variants import Footprint, choose_variant
 from longvu_cli.weights import VARIANTS
 
 NONE = Quantization.NONE
@@ -18,7 +18,7 @@ def chosen(free: int, dtype: torch.dtype = torch.bfloat16, quantize: Quantizatio
 @pytest.mark.parametrize("quantize", Quantization)
 def test_the_largest_that_fits_to_the_byte(dtype: torch.dtype, quantize: Quantization) -> None:
     order = ["1b", "3b", "7b"]
-    needed = [needed_bytes(VARIANTS[name], dtype=dtype, quantize=quantize) for name in order]
+    needed = [Footprint.of(VARIANTS[name]).needed_bytes(dtype, quantize) for name in order]
     assert needed == sorted(needed)
     for position, name in enumerate(order):
         assert chosen(needed[position], dtype, quantize) == name
@@ -28,7 +28,7 @@ def test_the_largest_that_fits_to_the_byte(dtype: torch.dtype, quantize: Quantiz
 
 
 def test_none_fits() -> None:
-    free = needed_bytes(VARIANTS["1b"], dtype=torch.bfloat16, quantize=NONE) - 1
+    free = Footprint.of(VARIANTS["1b"]).needed_bytes(torch.bfloat16, NONE) - 1
     with pytest.raises(DeviceOutOfMemory, match=r"no model fits: 1b needs about 8\.8 GiB, and cuda:0 has 8\.8 free"):
         chosen(free)
     with pytest.raises(DeviceOutOfMemory, match=r"cuda:0 has 0\.0 free") as raised:
@@ -48,10 +48,10 @@ def test_neither_the_tiny_nor_an_image_model_is_ever_chosen() -> None:
 
 def test_the_estimate_holds_the_weights_and_room_to_work() -> None:
     for variant in VARIANTS.values():
-        full = needed_bytes(variant, dtype=torch.float32, quantize=NONE)
-        half = needed_bytes(variant, dtype=torch.bfloat16, quantize=NONE)
-        eight = needed_bytes(variant, dtype=torch.bfloat16, quantize=Quantization.INT8)
-        four = needed_bytes(variant, dtype=torch.bfloat16, quantize=Quantization.NF4)
+        full = Footprint.of(variant).needed_bytes(torch.float32, NONE)
+        half = Footprint.of(variant).needed_bytes(torch.bfloat16, NONE)
+        eight = Footprint.of(variant).needed_bytes(torch.bfloat16, Quantization.INT8)
+        four = Footprint.of(variant).needed_bytes(torch.bfloat16, Quantization.NF4)
         assert full > half > eight > four > 4 * GIB
         assert half > variant.bytes + GIB
         assert full - half == pytest.approx(half - 3 * GIB)
@@ -61,4 +61,4 @@ def test_typical_devices() -> None:
     assert chosen(23 * GIB) == "7b"
     assert chosen(15 * GIB) == "3b"
     assert chosen(11 * GIB) == "1b"
-    assert chosen(11 * GIB, quantize=Quantization.NF4) == "7b"
+    assert chosen(12 * GIB, quantize=Quantization.NF4) == "7b"

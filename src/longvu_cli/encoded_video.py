@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -30,12 +30,6 @@ class EncodedVideo:
     def holds(self, kept: torch.Tensor) -> bool:
         """Whether the fused grids of all these frames are here."""
         return bool(torch.isin(kept, self.indices).all())
-
-    def only(self, kept: torch.Tensor) -> EncodedVideo:
-        """The same with the fused grids of these frames alone."""
-        if len(kept) == len(self.indices):
-            return self
-        return replace(self, indices=kept, fused=self.fused[self.rows(kept)].clone())
 
     def rows(self, kept: torch.Tensor) -> torch.Tensor:
         """Where in :attr:`fused` the grids of these frames are."""

@@ -1,29 +1,28 @@
-"""Embeddings → streamed ids, by the stock decoder and transformers' generation."""
+"""Embeddings → ids, one at a time, by the stock decoder."""
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from tokenizers.decoders import DecodeStream
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import (
     BitsAndBytesConfig,
-    GenerationConfig,
+    DynamicCache,
     LlamaConfig,
     LlamaForCausalLM,
-    LogitsProcessor,
     LogitsProcessorList,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
-    StoppingCriteria,
-    StoppingCriteriaList,
+    StaticCache,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
 )
-from transformers.generation.streamers import BaseStreamer
 
 from longvu_cli.config import GenerationOptions, LLMFamily, ModelConfig, Quantization
 from longvu_cli.errors import DeviceUnavailable, NonFiniteLogits, WeightsDamaged
@@ -49,11 +48,13 @@ class LanguageModel:
     Args:
         model: a stock causal language model.
         dtype_name: how errors call its number format.
+        graphs: whether its steps are recorded as CUDA graphs.
     """
 
-    def __init__(self, model: Any, *, dtype_name: str) -> None:
+    def __init__(self, model: Any, *, dtype_name: str, graphs: bool = False) -> None:
         self._model = model
         self._dtype_name = dtype_name
+        self._graphs = graphs
 
     @classmethod
     def load(
@@ -92,10 +93,10 @@ class LanguageModel:
         for kind in ("missing", "unexpected", "mismatched"):
             if names := sorted(str(key) for key in info[f"{kind}_keys"]):
                 raise WeightsDamaged(f"the language model has {len(names)} {kind} tensors: {', '.join(names[:3])}")
-        # A config.json may carry sampling defaults; what is generated with is what the user asked for, and no more.
-        model.generation_config = GenerationConfig()
         model.requires_grad_(False)
-        return cls(model.eval(), dtype_name=str(dtype).removeprefix("torch."))
+        # Quantised layers wait for the device in the middle of a step, which cannot be recorded.
+        graphs = device.type == "cuda" and quantize is Quantization.NONE
+        return cls(model.eval(), dtype_name=str(dtype).removeprefix("torch."), graphs=graphs)
 
     @property
     def embeddings(self) -> nn.Embedding:
@@ -113,15 +114,14 @@ class LanguageModel:
         Returns:
             [vocabulary] float32.
         """
-        logits: torch.Tensor = self._model(inputs_embeds=embeddings[None], logits_to_keep=1).logits
-        return logits[0, -1].float()
+        logits, _ = self._prefill(embeddings)
+        return logits
 
+    @torch.inference_mode()
     def generate(
-        self, embeddings: torch.Tensor, options: GenerationOptions, *, stop_ids: Sequence[int]
+        self, embeddings: torch.Tensor, options: GenerationOptions, *, stop_ids: Collection[int]
     ) -> Generator[int, None, None]:
         """Continue the sequence, one id at a time, as they are made.
-
-        Generation runs in a thread of its own; it ends when the iterator is closed, and its errors are raised here.
 
         Args:
             embeddings: [n, h].
@@ -130,41 +130,136 @@ class LanguageModel:
         Raises:
             NonFiniteLogits: the model computed NaN or infinity.
         """
-        ids = _IdQueue()
-        cancelled = threading.Event()
-        thread = threading.Thread(
-            target=self._generate, args=(embeddings, options, list(stop_ids), ids, cancelled), daemon=True
-        )
-        thread.start()
-        try:
-            yield from ids
-        finally:
-            cancelled.set()
-            thread.join(timeout=1.0)
+        pick = _picker(options, embeddings.device)
+        logits, cache = self._prefill(embeddings)
+        token_id = self._picked(pick, logits)
+        yield token_id
+        step: Callable[[int], torch.Tensor] | None = None
+        for _ in range(options.max_new_tokens - 1):
+            if token_id in stop_ids:
+                return
+            if step is None:
+                step = self._decoder(cache, length=len(embeddings), room=options.max_new_tokens)
+            token_id = self._picked(pick, step(token_id))
+            yield token_id
 
-    def _generate(
-        self,
-        embeddings: torch.Tensor,
-        options: GenerationOptions,
-        stop_ids: list[int],
-        ids: _IdQueue,
-        cancelled: threading.Event,
-    ) -> None:
-        try:
-            if options.seed is not None:
-                torch.manual_seed(options.seed)
-            self._model.generate(
-                inputs_embeds=embeddings[None],
-                attention_mask=torch.ones(1, len(embeddings), dtype=torch.long, device=embeddings.device),
-                generation_config=_generation_config(options, stop_ids),
-                logits_processor=LogitsProcessorList([_RefuseNonFinite(self._dtype_name)]),
-                stopping_criteria=StoppingCriteriaList([_StopWhen(cancelled)]),
-                streamer=ids,
+    def _prefill(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, DynamicCache]:
+        cache = DynamicCache(config=self._model.config)
+        with _attention_for_changing_lengths():
+            output = self._model(
+                inputs_embeds=embeddings[None], past_key_values=cache, use_cache=True, logits_to_keep=1
             )
-        except BaseException as error:  # noqa: BLE001  everything is raised again in the thread that reads
-            ids.fail(error)
-        else:
-            ids.end()
+        return output.logits[0, -1].float(), cache
+
+    def _decoder(self, cache: DynamicCache, *, length: int, room: int) -> Callable[[int], torch.Tensor]:
+        """Make what turns an id into the next logits."""
+        if self._graphs:
+            return _GraphDecoder(self._model, cache, length=length, room=room)
+        return _EagerDecoder(self._model, cache)
+
+    def _picked(self, pick: Callable[[torch.Tensor], int], logits: torch.Tensor) -> int:
+        # The largest is NaN if any is, and infinite if one overflowed.
+        if not torch.isfinite(logits.max()):
+            raise NonFiniteLogits(
+                f"the language model computed NaN or infinity in {self._dtype_name}",
+                hint="use --dtype bfloat16 or --dtype float32",
+            )
+        return pick(logits)
+
+
+class _EagerDecoder:
+    """One forward pass per id."""
+
+    def __init__(self, model: Any, cache: DynamicCache) -> None:
+        self._model = model
+        self._cache = cache
+
+    def __call__(self, token_id: int) -> torch.Tensor:
+        """The logits after an id, [vocabulary] float32."""
+        ids = torch.tensor([[token_id]], device=self._model.device)
+        with _attention_for_changing_lengths():
+            output = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True)
+        logits: torch.Tensor = output.logits[0, -1].float()
+        return logits
+
+
+class _GraphDecoder:
+    """One replay of a recorded CUDA graph per id: the thousand small kernels of a step start as one.
+
+    The recording needs fixed shapes, so the keys and values move into a cache of fixed length.
+
+    Args:
+        length: ids in the cache.
+        room: ids that will be added at most.
+    """
+
+    def __init__(self, model: Any, cache: DynamicCache, *, length: int, room: int) -> None:
+        self._static: Any = StaticCache(config=model.config, max_cache_len=length + room)
+        layers: list[Any] = cache.layers
+        for number, layer in enumerate(layers):
+            self._static.update(layer.keys, layer.values, number)
+        self._model = model
+        self._ids = torch.zeros((1, 1), dtype=torch.long, device=model.device)
+        # The first passes set libraries up, which cannot be recorded; what they wrote is written over.
+        stream = torch.cuda.Stream(model.device)
+        stream.wait_stream(torch.cuda.current_stream(model.device))
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                self._forward()
+                self._rewind(length)
+        torch.cuda.current_stream(model.device).wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._logits = self._forward()
+        self._rewind(length)
+
+    def __call__(self, token_id: int) -> torch.Tensor:
+        """The logits after an id, [vocabulary] float32; valid until the next call."""
+        self._ids.fill_(token_id)
+        self._graph.replay()
+        return self._logits
+
+    def _forward(self) -> torch.Tensor:
+        output = self._model(input_ids=self._ids, past_key_values=self._static, use_cache=True)
+        logits: torch.Tensor = output.logits[0, -1].float()
+        return logits
+
+    def _rewind(self, length: int) -> None:
+        for layer in self._static.layers:
+            layer.cumulative_length.fill_(length)
+
+
+def _picker(options: GenerationOptions, device: torch.device) -> Callable[[torch.Tensor], int]:
+    """Logits → id: the likeliest, or a sample that a seed makes repeatable."""
+    if options.temperature == 0:
+        return lambda logits: int(logits.argmax())
+    warpers = LogitsProcessorList([TemperatureLogitsWarper(options.temperature)])
+    if options.top_p < 1:
+        warpers.append(TopPLogitsWarper(options.top_p))
+    random = torch.Generator(device)
+    if options.seed is None:
+        random.seed()
+    else:
+        random.manual_seed(options.seed)
+    no_ids: Any = torch.empty((1, 0), dtype=torch.long, device=device)
+
+    def sample(logits: torch.Tensor) -> int:
+        scores: Any = logits[None]
+        probabilities = warpers(no_ids, scores).softmax(dim=-1)
+        return int(torch.multinomial(probabilities, 1, generator=random))
+
+    return sample
+
+
+def _attention_for_changing_lengths() -> AbstractContextManager[None]:
+    """Attention kernels that need no plan per length.
+
+    cuDNN's builds one for every new length of the cache, which makes each step of a decoder three times as long.
+    """
+    context: AbstractContextManager[None] = sdpa_kernel(
+        [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    )
+    return context
 
 
 def decode_stream(tokenizer: PreTrainedTokenizerFast, ids: Iterator[int]) -> Iterator[tuple[int, str]]:
@@ -175,17 +270,6 @@ def decode_stream(tokenizer: PreTrainedTokenizerFast, ids: Iterator[int]) -> Ite
     stream = DecodeStream(skip_special_tokens=True)
     for token_id in ids:
         yield token_id, stream.step(tokenizer.backend_tokenizer, token_id) or ""
-
-
-def _generation_config(options: GenerationOptions, stop_ids: list[int]) -> GenerationConfig:
-    sampling = {"temperature": options.temperature, "top_p": options.top_p, "top_k": 0} if options.temperature else {}
-    return GenerationConfig(
-        max_new_tokens=options.max_new_tokens,
-        do_sample=bool(sampling),
-        eos_token_id=stop_ids or None,
-        pad_token_id=stop_ids[0] if stop_ids else 0,
-        **sampling,
-    )
 
 
 def _quantization_config(quantize: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
@@ -200,53 +284,3 @@ def _quantization_config(quantize: Quantization, dtype: torch.dtype) -> BitsAndB
     if quantize is Quantization.INT8:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head"])
     return None
-
-
-class _IdQueue(BaseStreamer):
-    """Hands ids, the end, or an error from the generating thread to the reading one."""
-
-    def __init__(self) -> None:
-        self._items: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
-
-    def put(self, value: torch.Tensor) -> None:
-        # The first call carries the prompt's ids: none, since the prompt is given as embeddings.
-        for token_id in value.flatten().tolist():
-            self._items.put(token_id)
-
-    def end(self) -> None:
-        self._items.put(None)
-
-    def fail(self, error: BaseException) -> None:
-        self._items.put(error)
-
-    def __iter__(self) -> Iterator[int]:
-        while (item := self._items.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-
-class _RefuseNonFinite(LogitsProcessor):
-    """Raises when the logits are not numbers, instead of answering with garbage."""
-
-    def __init__(self, dtype_name: str) -> None:
-        self._dtype_name = dtype_name
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        # The largest is NaN if any is; −inf alone is fine: that is how sampling rules tokens out.
-        if not torch.isfinite(scores.max()):
-            raise NonFiniteLogits(
-                f"the language model computed NaN or infinity in {self._dtype_name}",
-                hint="use --dtype bfloat16 or --dtype float32",
-            )
-        return scores
-
-
-class _StopWhen(StoppingCriteria):
-    """Ends generation when nobody reads it any more."""
-
-    def __init__(self, cancelled: threading.Event) -> None:
-        self._cancelled = cancelled
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any) -> torch.Tensor:
-        return torch.full((input_ids.shape[0],), self._cancelled.is_set(), device=input_ids.device)

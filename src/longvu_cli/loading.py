@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,12 +14,13 @@ from transformers.utils import logging
 
 from longvu_cli.checkpoint import KEY_POSITIONS, Checkpoint, image_token_len_of
 from longvu_cli.config import ModelConfig, Quantization
-from longvu_cli.device import out_of_memory_is_an_error
+from longvu_cli.device import free_memory, out_of_memory_is_an_error
 from longvu_cli.language_model import LanguageModel, stock_class, stock_config
 from longvu_cli.pipeline import Vision
 from longvu_cli.prompt import load_tokenizer
 from longvu_cli.sva import Connector
 from longvu_cli.towers import dinov2_config, dinov2_tower, is_siglip_feature_tensor, siglip_config, siglip_tower
+from longvu_cli.variants import Footprint, require_fit
 from longvu_cli.weights import EMBEDDINGS, Part, Weights
 
 # The released names of the connector's tensors are those of the module with this in front.
@@ -44,7 +46,12 @@ class Modules:
 
 
 def load_modules(
-    weights: Weights, part: Part, *, device: torch.device, dtype: torch.dtype, quantize: Quantization
+    weights: Weights,
+    part: Part,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantize: Quantization,
 ) -> Modules:
     """Load the parts that are needed; nothing is loaded before every tensor name and shape has been compared.
 
@@ -61,12 +68,16 @@ def load_modules(
     connector_shapes = {f"{CONNECTOR_PREFIX}{name}": tuple(t.shape) for name, t in connector.state_dict().items()}
     checkpoint.check({**language_shapes, **connector_shapes})
     tokenizer = load_tokenizer(weights.checkpoint)
+    towers = (Checkpoint.open(weights.siglip), Checkpoint.open(weights.dinov2))
+    if part is Part.ANSWER and device.type == "cuda":
+        footprint = _footprint(weights.name, language_shapes, connector_shapes, *towers)
+        require_fit(footprint, free_memory(device), dtype=dtype, quantize=quantize, device=str(device))
     with out_of_memory_is_an_error(device, "loading the model"), _no_progress_bars():
         tensors = checkpoint.read(connector_shapes, device=device, dtype=dtype)
         connector.load_state_dict(
             {name.removeprefix(CONNECTOR_PREFIX): tensor for name, tensor in tensors.items()}, assign=True
         )
-        vision = _vision(weights, config, connector.eval().requires_grad_(False), device, dtype)
+        vision = _vision(weights, towers, config, connector.eval().requires_grad_(False), device, dtype)
         embeddings, language_model = None, None
         if part is Part.QUESTION:
             table = checkpoint.read([EMBEDDINGS], device=device, dtype=dtype)[EMBEDDINGS]
@@ -75,7 +86,11 @@ def load_modules(
             # Quantised layers pass through the host's memory; all others go straight to the device.
             place = device if quantize is Quantization.NONE else torch.device("cpu")
             language_model = LanguageModel.load(
-                config, checkpoint.read(language_shapes, device=place), device=device, dtype=dtype, quantize=quantize
+                config,
+                checkpoint.read(language_shapes, device=place),
+                device=device,
+                dtype=dtype,
+                quantize=quantize,
             )
             embeddings = language_model.embeddings
     return Modules(config, tokenizer, vision, embeddings, language_model, notices)
@@ -130,10 +145,30 @@ def _connector_on_meta(config: ModelConfig, weights: Weights) -> Connector:
         )
 
 
+def _footprint(
+    name: str,
+    language: Mapping[str, tuple[int, ...]],
+    connector: Mapping[str, tuple[int, ...]],
+    siglip: Checkpoint,
+    dinov2: Checkpoint,
+) -> Footprint:
+    linear = [shape for tensor, shape in language.items() if tensor.startswith("model.layers.")]
+    others = [shape for tensor, shape in language.items() if not tensor.startswith("model.layers.")]
+    others += connector.values()
+    others += [siglip.shape(tensor) for tensor in siglip.names if is_siglip_feature_tensor(tensor)]
+    others += [dinov2.shape(tensor) for tensor in dinov2.names]
+    return Footprint(name, linear=sum(map(math.prod, linear)), others=sum(map(math.prod, others)))
+
+
 def _vision(
-    weights: Weights, config: ModelConfig, connector: Connector, device: torch.device, dtype: torch.dtype
+    weights: Weights,
+    towers: tuple[Checkpoint, Checkpoint],
+    config: ModelConfig,
+    connector: Connector,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Vision:
-    siglip_files, dinov2_files = Checkpoint.open(weights.siglip), Checkpoint.open(weights.dinov2)
+    siglip_files, dinov2_files = towers
     grid_side = config.high_side * config.key_side
     return Vision(
         siglip=siglip_tower(

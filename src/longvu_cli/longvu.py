@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from longvu_cli.adaptive_batch import AdaptiveBatch
 from longvu_cli.compression.budget import Budget, budget
 from longvu_cli.compression.temporal_reduction import keep_frames
 from longvu_cli.config import (
@@ -34,7 +35,7 @@ from longvu_cli.errors import UsageError
 from longvu_cli.feature_cache import FeatureCache, cache_key, folder_identity
 from longvu_cli.language_model import LanguageModel, decode_stream
 from longvu_cli.loading import Modules, load_modules
-from longvu_cli.pipeline import CompressedVideo, Progress, compress, encode
+from longvu_cli.pipeline import BATCH, CompressedVideo, Progress, compress, encode
 from longvu_cli.prompt import Prompt, build_prompt
 from longvu_cli.results import Answer, CacheUse, Chunk, Compression, FinishReason, Memory, ModelInfo, Timing
 from longvu_cli.timing import Stopwatch
@@ -82,6 +83,7 @@ class LongVU:
         self._vision_identity = vision_identity
         self._load_seconds = load_seconds
         self._cache = cache
+        self._batch = AdaptiveBatch(BATCH)
 
     @classmethod
     def from_pretrained(
@@ -294,6 +296,7 @@ class LongVU:
                 recipe,
                 low_cap=room.low_cap,
                 still=video.info.is_still,
+                batch=self._batch,
                 watch=watch,
                 on_progress=on_progress,
                 expected=video.expected_frames,
@@ -301,7 +304,6 @@ class LongVU:
             info = video.info
         if self._cache is None or key is None:
             return encoded, info, CacheUse.OFF
-        encoded = encoded.only(keep_frames(encoded.similarity, recipe, low_cap=room.low_cap))
         self._cache.put(key, encoded, info)
         return encoded, info, CacheUse.MISS
 

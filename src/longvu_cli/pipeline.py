@@ -22,6 +22,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
@@ -29,6 +30,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from longvu_cli.adaptive_batch import AdaptiveBatch
 from longvu_cli.compression.budget import Budget, Plan, plan, still_plan
 from longvu_cli.compression.frame_position_encoding import frame_position_encoding
 from longvu_cli.compression.selective_feature_reduction import full_resolution_frames, relevance
@@ -36,7 +38,9 @@ from longvu_cli.compression.spatial_token_compression import fit, keep_tokens
 from longvu_cli.compression.temporal_reduction import keep_frames, may_be_kept, window_similarity
 from longvu_cli.config import Recipe, RecipeName, StillMode, TemporalReduction
 from longvu_cli.encoded_video import EncodedVideo
+from longvu_cli.frame_store import FrameStore
 from longvu_cli.interpolation import resize_grid
+from longvu_cli.prefetch import prefetched
 from longvu_cli.preprocess import square_pixels
 from longvu_cli.statistics import (
     CompressionStatistics,
@@ -54,8 +58,10 @@ from longvu_cli.video import Frame
 Item = TypeVar("Item")
 Progress = Callable[[str, int, int | None], None]
 
-# Frames that go through a tower together: whole windows of either recipe.
-BATCH = {"cuda": 64, "mps": 16, "cpu": 16}
+# Frames that go through the pipeline together: whole windows of either recipe. More make no device faster.
+BATCH = 16
+# Batches that are decoded and preprocessed ahead of the towers.
+AHEAD = 3
 # Frames that go through the projector together; bounds the memory of its hidden layer.
 PROJECTOR_FRAMES = 64
 
@@ -94,54 +100,56 @@ def encode(
     *,
     low_cap: int,
     still: bool,
+    batch: AdaptiveBatch,
     watch: Stopwatch,
     on_progress: Progress,
     expected: int | None,
 ) -> EncodedVideo:
     """Look at every frame once, as they come, and fuse the features of those that may be kept.
 
-    Nothing holds all frames, pixels or tower features: what grows with the video is the fused grid of each frame that
-    may be kept.
+    Decoding and preprocessing run ahead in a thread of their own. Nothing holds all frames, pixels or features: the
+    fused grids of frames that may be kept go to a file when they become many.
 
     Args:
         low_cap: frames that fit at low resolution; a shorter video keeps all its frames.
         still: whether the file is a single picture.
+        batch: how many frames go through a tower together.
         expected: frames that are likely to come, for the progress.
 
     Returns:
-        The encoded video; ``keep_frames`` selects from it.
+        The encoded video, with the fused grids of the kept frames.
     """
     scout, second = _scout_first(vision, recipe)
     image = still and recipe.still is StillMode.IMAGE
     times: list[float] = []
     similarities: list[torch.Tensor] = []
     indices: list[torch.Tensor] = []
-    fused: list[torch.Tensor] = []
     size, mask = (0, 0), None
-    for batch in _batches(_squared(watch.over("decode", frames), vision, watch), BATCH[vision.device.type]):
-        if not times:
-            size = batch[0].size
-            mask = _key_mask(size, vision, recipe, image=image)
-        with watch.stage(_name(scout, vision)):
-            seen = scout(_pixels(batch, scout, vision))
-        similarity = _similarity(seen, recipe)
-        chosen = may_be_kept(similarity, recipe, first=len(times), low_cap=low_cap).nonzero().squeeze(1)
-        with watch.stage(_name(second, vision)):
-            also_seen = second(_pixels([batch[i] for i in chosen.tolist()], second, vision))
-        with watch.stage("connector"):
-            features = {scout: seen[chosen.to(seen.device)], second: also_seen}
-            fused.append(_aggregate(features[vision.siglip], features[vision.dinov2], mask, vision).cpu())
-        indices.append(chosen + len(times))
-        times.extend(frame.time_s for frame in batch)
-        similarities.append(similarity)
-        on_progress("encode", len(times), expected)
+    batches = prefetched(_batches(_squared(watch.over("decode", frames), vision, watch), BATCH), AHEAD)
+    with FrameStore() as store, closing(batches):
+        for frames_now in batches:
+            if not times:
+                size = frames_now[0].size
+                mask = _key_mask(size, vision, recipe, image=image)
+            with watch.stage(_name(scout, vision)):
+                seen = batch.run(scout, _pixels(frames_now, scout, vision))
+            similarity = _similarity(seen, recipe)
+            chosen = may_be_kept(similarity, recipe, first=len(times), low_cap=low_cap).nonzero().squeeze(1)
+            if len(chosen):
+                with watch.stage(_name(second, vision)):
+                    also_seen = batch.run(second, _pixels([frames_now[i] for i in chosen.tolist()], second, vision))
+                with watch.stage("connector"):
+                    features = {scout: seen[chosen.to(seen.device)], second: also_seen}
+                    store.append(_aggregate(features[vision.siglip], features[vision.dinov2], mask, vision))
+            indices.append(chosen + len(times))
+            times.extend(frame.time_s for frame in frames_now)
+            similarities.append(similarity)
+            on_progress("encode", len(times), expected)
+        all_similarities = torch.cat(similarities)
+        kept = keep_frames(all_similarities, recipe, low_cap=low_cap)
+        fused = store.take(torch.searchsorted(torch.cat(indices), kept))
     return EncodedVideo(
-        times=tuple(times),
-        similarity=torch.cat(similarities),
-        indices=torch.cat(indices),
-        fused=torch.cat(fused),
-        size=size,
-        image=image,
+        times=tuple(times), similarity=all_similarities, indices=kept, fused=fused, size=size, image=image
     )
 
 

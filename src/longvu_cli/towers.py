@@ -63,6 +63,8 @@ class Tower(nn.Module):
 class Dinov2Tower(Tower):
     """Last hidden state after the final LayerNorm, without the CLS token."""
 
+    model: Any
+
     def _patches(self, pixels: torch.Tensor) -> torch.Tensor:
         hidden: torch.Tensor = self.model(pixels).last_hidden_state
         return hidden[:, 1:]

@@ -1,6 +1,8 @@
-"""Which released model fits: ``--model auto``."""
+"""What a model needs and which one fits: ``--model auto``, and the refusal of what cannot fit before it is loaded."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 
@@ -8,20 +10,38 @@ from longvu_cli.config import Quantization
 from longvu_cli.errors import DeviceOutOfMemory
 from longvu_cli.weights import VARIANTS, Variant
 
-# Parameters of the two towers: DINOv2 giant, and the vision half of SigLIP so400m.
+# Parameters of the two towers: DINOv2 giant, and the part of SigLIP so400m that makes the features.
 TOWER_PARAMETERS = 1_136_480_768 + 412_442_352
-# What the features, the prompt and its cache take beside the weights, for a video of any length.
-WORKING_BYTES = 3 * 2**30
+# What features, tokens and the prompt's keys and values take beside the weights, for a video of any length.
+WORKING_BYTES = int(2.5 * 2**30)
 # Bytes per parameter of a quantised layer, its scales included.
 _QUANTISED_BYTES = {Quantization.INT8: 1.02, Quantization.NF4: 0.57}
 
 
-def needed_bytes(variant: Variant, *, dtype: torch.dtype, quantize: Quantization) -> int:
-    """An estimate of the memory a variant takes with its towers and a video; embeddings are never quantised."""
-    per_parameter = dtype.itemsize
-    kept = variant.embedding_parameters
-    linear = (variant.parameters - kept) * _QUANTISED_BYTES.get(quantize, per_parameter)
-    return int(linear + (kept + TOWER_PARAMETERS) * per_parameter + WORKING_BYTES)
+@dataclass(frozen=True)
+class Footprint:
+    """Parameters of a model with its towers.
+
+    Attributes:
+        name: how errors call the model.
+        linear: those of the decoder's linear layers, which can be quantised.
+        others: embeddings, ``lm_head``, connector and towers, which never are.
+    """
+
+    name: str
+    linear: int
+    others: int
+
+    @classmethod
+    def of(cls, variant: Variant) -> Footprint:
+        """That of a released model with the released towers."""
+        others = variant.embedding_parameters + TOWER_PARAMETERS
+        return cls(variant.name, variant.parameters - variant.embedding_parameters, others)
+
+    def needed_bytes(self, dtype: torch.dtype, quantize: Quantization) -> int:
+        """An estimate of the memory for the weights and a video of any length."""
+        linear = self.linear * _QUANTISED_BYTES.get(quantize, dtype.itemsize)
+        return int(linear + self.others * dtype.itemsize + WORKING_BYTES)
 
 
 def choose_variant(free: int, *, dtype: torch.dtype, quantize: Quantization, device: str) -> Variant:
@@ -40,11 +60,43 @@ def choose_variant(free: int, *, dtype: torch.dtype, quantize: Quantization, dev
         reverse=True,
     )
     for variant in video:
-        if needed_bytes(variant, dtype=dtype, quantize=quantize) <= free:
+        if Footprint.of(variant).needed_bytes(dtype, quantize) <= free:
             return variant
-    smallest = needed_bytes(video[-1], dtype=dtype, quantize=quantize)
+    require_fit(Footprint.of(video[-1]), free, dtype=dtype, quantize=quantize, device=device)
+    raise AssertionError("the smallest model fits after all")
+
+
+def require_fit(footprint: Footprint, free: int, *, dtype: torch.dtype, quantize: Quantization, device: str) -> None:
+    """Refuse at once what cannot fit, with the numbers and what would.
+
+    Args:
+        free: bytes.
+
+    Raises:
+        DeviceOutOfMemory: it does not fit.
+    """
+    needed = footprint.needed_bytes(dtype, quantize)
+    if needed <= free:
+        return
     raise DeviceOutOfMemory(
-        f"no model fits: {video[-1].name} needs about {smallest / 2**30:.1f} GiB, "
-        f"and {device} has {free / 2**30:.1f} free",
-        hint="add --quantize 4bit, free some memory, or use --device cpu",
+        f"{footprint.name} needs about {_gib(needed)} GiB, and {device} has {_gib(free)} free",
+        hint=_what_would_fit(footprint, free, dtype, quantize),
     )
+
+
+def _what_would_fit(footprint: Footprint, free: int, dtype: torch.dtype, quantize: Quantization) -> str:
+    packed = footprint.needed_bytes(dtype, Quantization.NF4)
+    if quantize is not Quantization.NF4 and packed <= free:
+        return f"add --quantize 4bit, which needs about {_gib(packed)} GiB"
+    smaller = [
+        variant.name
+        for name, variant in VARIANTS.items()
+        if not name.endswith("-image") and Footprint.of(variant).needed_bytes(dtype, Quantization.NF4) <= free
+    ]
+    if smaller:
+        return f"use --model {smaller[0]} --quantize 4bit"
+    return "close other programs that use this memory, or use another --device"
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f}"

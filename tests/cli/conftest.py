@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli.running import PARITY, QWEN, TINY, Ran, environment, run_here, shard
 from media import steady, write_video
 
+from cli.running import PARITY, QWEN, TINY, Ran, environment, run_here, shard
 from longvu_cli.longvu import LongVU
 
 Longvu = Callable[..., Ran]

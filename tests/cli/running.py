@@ -34,10 +34,13 @@ class Ran:
     err: str
 
 
+_CALL = "import sys; sys.argv[0] = 'longvu'; from longvu_cli.cli.app import main; main()"
+
+
 def command() -> list[str]:
     """The installed console script, or what it does where the package is only on the path."""
     script = Path(sys.executable).with_name("longvu")
-    return [str(script)] if script.is_file() else [sys.executable, "-c", "from longvu_cli.cli.app import main; main()"]
+    return [str(script)] if script.is_file() else [sys.executable, "-c", _CALL]
 
 
 def environment(cache: Path, **variables: str) -> dict[str, str]:

@@ -4,10 +4,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from cli.conftest import Longvu
-from cli.running import run
 
 import longvu_cli
+from cli.conftest import Longvu
+from cli.running import run
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "av", "huggingface_hub", "numpy", "safetensors", "rich.progress")

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from cli.running import run
 
 COMPLETIONS = Path(__file__).parents[2] / "completions"
@@ -12,7 +13,9 @@ COMPLETIONS = Path(__file__).parents[2] / "completions"
 
 def test_the_scripts_are_what_is_generated() -> None:
     generated = runpy.run_path(str(COMPLETIONS / "generate.py"))["scripts"]()
-    stored = {file.name: file.read_text() for file in COMPLETIONS.iterdir() if file.suffix in (".bash", ".zsh", ".fish")}
+    stored = {
+        file.name: file.read_text() for file in COMPLETIONS.iterdir() if file.suffix in (".bash", ".zsh", ".fish")
+    }
     assert set(generated) == {"longvu.bash", "longvu.zsh", "longvu.fish"}
     assert stored == generated, "run completions/generate.py"
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import platformdirs
 import pytest
+
 from cli.conftest import Longvu
 from cli.running import QUESTION
-
 from longvu_cli.cli import config_file
 from longvu_cli.errors import UsageError
 
@@ -91,7 +91,9 @@ def test_an_unknown_key_is_named(longvu: Longvu, clip: Path, config: Path, text:
     assert ran.err.count("\n") == 1
 
 
-@pytest.mark.parametrize(("text", "named"), [('fps = "fast"', "fps"), ('recipe = "own"', "recipe"), ("end = -1", "end")])
+@pytest.mark.parametrize(
+    ("text", "named"), [('fps = "fast"', "fps"), ('recipe = "own"', "recipe"), ("end = -1", "end")]
+)
 def test_an_unusable_value_is_a_usage_error(longvu: Longvu, clip: Path, config: Path, text: str, named: str) -> None:
     config.write_text(text)
     ran = longvu("ask", clip, QUESTION)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from cli.conftest import Longvu
 from cli.running import PATIENCE_S, QUESTION, TINY, Ran, environment, run, start
-
 from longvu_cli import errors
 from longvu_cli.cli.errors import exit_code
 from longvu_cli.errors import DeviceOutOfMemory, LongVUError, NonFiniteLogits
@@ -151,9 +151,7 @@ def test_a_bug_among_several_videos_is_a_bug(longvu: Longvu, clip: Path, monkeyp
 
 
 @pytest.mark.parametrize("command", [("ask", "{clip}", QUESTION), ("describe", "{clip}", "{clip}")])
-def test_ctrl_c_is_130(
-    longvu: Longvu, clip: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
-) -> None:
+def test_ctrl_c_is_130(longvu: Longvu, clip: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]) -> None:
     fail_with(monkeypatch, KeyboardInterrupt())
     ran = longvu(*(word.format(clip=clip) for word in command), "-q")
     assert ran.code == 130
@@ -206,6 +204,7 @@ def ended(shared_cache: Path, clip: Path) -> dict[str, Ran]:
         return Ran(process.returncode, (begun + (out or b"")).decode(errors="replace"), (err or b"").decode())
 
     jobs: dict[str, Callable[[], Ran]] = {
+        "undisturbed": lambda: ran(start(["ask", clip, QUESTION, SHORT], variables, encoding=None)),
         "interrupted": lambda: signalled(signal.SIGINT),
         "terminated": lambda: signalled(signal.SIGTERM),
         "closed half way": closed_half_way,
@@ -216,6 +215,12 @@ def ended(shared_cache: Path, clip: Path) -> dict[str, Ran]:
     with ThreadPoolExecutor(3) as pool:
         futures = {name: pool.submit(job) for name, job in jobs.items()}
         return {name: future.result() for name, future in futures.items()}
+
+
+def test_a_run_that_nothing_happens_to(ended: dict[str, Ran], longvu: Longvu, clip: Path) -> None:
+    here = longvu("ask", clip, QUESTION, SHORT)
+    assert (ended["undisturbed"].code, ended["undisturbed"].out) == (0, here.out)
+    assert ended["undisturbed"].err.splitlines()[:2] == here.err.splitlines()[:2]
 
 
 @pytest.mark.parametrize(("name", "code"), [("interrupted", 130), ("terminated", 143)])

@@ -3,12 +3,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.conftest import Longvu
-from cli.running import QUESTION, QWEN
 from huggingface_hub.utils.tqdm import tqdm
 
+from cli.conftest import Longvu
+from cli.running import QUESTION, QWEN
 from longvu_cli.longvu import LongVU
-from longvu_cli.variants import needed_bytes
+from longvu_cli.variants import Footprint
 from longvu_cli.weights import DownloadPlan, Part
 
 SHORT = "--max-new-tokens=2"
@@ -86,7 +86,7 @@ def test_auto_never_falls_back_to_tiny(longvu: Longvu, clip: Path, monkeypatch: 
     from longvu_cli.config import Quantization
     from longvu_cli.weights import VARIANTS
 
-    needed = needed_bytes(VARIANTS["1b"], dtype=torch.float32, quantize=Quantization.NONE)
+    needed = Footprint.of(VARIANTS["1b"]).needed_bytes(torch.float32, Quantization.NONE)
     monkeypatch.setattr("longvu_cli.longvu.free_memory", lambda device: needed - 1)
     ran = longvu("ask", clip, QUESTION, "-m", "auto", "--device=cpu")
     assert (ran.code, ran.out) == (5, "")

@@ -5,20 +5,21 @@ from typing import Any
 
 import pytest
 import typer
+
 from cli.conftest import Longvu
 from cli.running import QUESTION
-
 from longvu_cli.cli.options import parse_time
 from longvu_cli.config import ModelOptions
 from longvu_cli.errors import HubUnreachable
 from longvu_cli.longvu import LongVU
 
 # What scripts may rely on.
-SHARED = (
-    "--model -m --dinov2 --siglip --revision --offline --device --dtype --quantize --recipe --orientation "
-    "--context-length --dino-threshold --stc-threshold --fps --start --end --max-new-tokens --temperature --top-p "
-    "--seed --no-cache --json --quiet -q --verbose -v --stats --no-stats"
-).split()
+SHARED = {
+    *("--model", "-m", "--dinov2", "--siglip", "--revision", "--offline", "--device", "--dtype", "--quantize"),
+    *("--recipe", "--orientation", "--context-length", "--dino-threshold", "--stc-threshold"),
+    *("--fps", "--start", "--end", "--max-new-tokens", "--temperature", "--top-p", "--seed", "--no-cache"),
+    *("--json", "--quiet", "-q", "--verbose", "-v", "--stats", "--no-stats"),
+}
 NOT_OF_STATS = {"--max-new-tokens", "--temperature", "--top-p", "--seed", "--stats", "--no-stats"}
 
 
@@ -32,7 +33,7 @@ def options_in(help_text: str) -> set[str]:
 def test_every_shared_option_is_there(longvu: Longvu, command: str) -> None:
     ran = longvu(command, "--help")
     assert (ran.code, ran.err) == (0, "")
-    missing = set(SHARED) - options_in(ran.out)
+    missing = SHARED - options_in(ran.out)
     assert missing == (NOT_OF_STATS if command == "stats" else set())
     assert longvu(command, "-h").out == ran.out
 

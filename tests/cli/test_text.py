@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from cli.conftest import Longvu
 from cli.running import QUESTION
-
 from longvu_cli.cli.text import neutralise
 
 HOSTILE = "\x1b[31mred\x1b[0m \x07\x9b2J\u202eevil\u2066\r[red]markup[/red] :boom: \u2028\x7f\x08"
