@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import torch
 
+from longvu_cli.adaptive_batch import AdaptiveBatch
 from longvu_cli.compression.budget import budget
 from longvu_cli.config import CompressionOptions, GenerationOptions, SamplingOptions
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.loading import Modules
-from longvu_cli.pipeline import CompressedVideo, compress, encode
+from longvu_cli.pipeline import BATCH, CompressedVideo, compress, encode
 from longvu_cli.preprocess import normalise, square_pixels
 from longvu_cli.prompt import Prompt, build_prompt
 from longvu_cli.statistics import Regime
@@ -123,6 +124,7 @@ def outcome(request: pytest.FixtureRequest, models: Callable[[Path], Modules]) -
             recipe,
             low_cap=room.low_cap,
             still=video.info.is_still,
+            batch=AdaptiveBatch(BATCH),
             watch=Stopwatch(lambda: None),
             on_progress=lambda *_: None,
             expected=None,

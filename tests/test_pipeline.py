@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from longvu_cli.adaptive_batch import AdaptiveBatch
 from longvu_cli.compression.budget import budget
 from longvu_cli.compression.frame_position_encoding import frame_position_encoding
 from longvu_cli.config import (
@@ -26,7 +27,7 @@ from longvu_cli.config import (
 )
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.loading import Modules
-from longvu_cli.pipeline import CompressedVideo, Vision, compress, encode
+from longvu_cli.pipeline import BATCH, CompressedVideo, Vision, compress, encode
 from longvu_cli.preprocess import square_pixels
 from longvu_cli.prompt import build_prompt
 from longvu_cli.statistics import CompressionStatistics, Regime, Resolution
@@ -102,6 +103,7 @@ def look(modules: Modules, media: Path, recipe: Recipe, low_cap: int, sampling: 
                 recipe,
                 low_cap=low_cap,
                 still=video.info.is_still,
+                batch=AdaptiveBatch(BATCH),
                 watch=Stopwatch(lambda: None),
                 on_progress=lambda *step: progress.append(step),
                 expected=video.expected_frames,
@@ -213,12 +215,12 @@ def test_both_deciding_towers_fuse_the_same_features(modules: Modules, parity: P
         assert torch.allclose(run.tokens, runs[0].tokens, atol=1e-5)
 
 
-def test_only_the_frames_that_may_be_kept_are_fused(modules: Modules, parity: Path) -> None:
-    # low_cap = (900 − 76 − 16) // 64 = 12: the first 12 frames may have to stay, of the rest the windows' middles.
+def test_only_the_kept_frames_are_fused_in_the_end(modules: Modules, parity: Path) -> None:
+    # low_cap = (900 − 76 − 16) // 64 = 12: of 30 frames the windows' middles stay.
     run = see(modules, parity / LONGER, CompressionOptions(context_length=900, dino_threshold=-1.0))
     assert run.compressed.kept.tolist() == [8, 23]
-    assert run.encoded.indices.tolist() == [*range(12), 23]
-    assert len(run.encoded.fused) == 13
+    assert run.encoded.indices.tolist() == [8, 23]
+    assert len(run.encoded.fused) == 2
 
 
 def test_uniform_keeps_evenly_spaced_frames(modules: Modules, parity: Path) -> None:

@@ -10,7 +10,9 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,6 +32,8 @@ DEFAULT_MAX_BYTES = 10 * 10**9
 _FORMAT = 1
 # Pieces of a video that its digest reads; with its size and time of change they tell one file from another.
 _PIECES, _PIECE_BYTES = 64, 2**16
+# Name of an entry that is being written, and the seconds after which nobody can still be at it.
+_ASIDE, _ABANDONED_S = ".writing-", 3600
 
 
 class FeatureCache:
@@ -66,13 +70,15 @@ class FeatureCache:
                     image=facts["image"],
                 )
             info = VideoInfo(**{**facts["video"], "warnings": tuple(facts["video"]["warnings"])})
-            os.utime(path)
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError):
             # A damaged entry is worth no error: it is made again.
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
             return None
+        with suppress(OSError):  # a cache that may only be read knows no least recently used entry
+            os.utime(path)
         return encoded, info
 
     def put(self, key: str, encoded: EncodedVideo, info: VideoInfo) -> None:
@@ -86,7 +92,7 @@ class FeatureCache:
         aside: str | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, aside = tempfile.mkstemp(dir=self.folder, prefix=".writing-")
+            handle, aside = tempfile.mkstemp(dir=self.folder, prefix=_ASIDE)
             os.close(handle)
             save_file(tensors, aside, metadata={"longvu": json.dumps(facts)})
             os.replace(aside, self._path(key))
@@ -102,7 +108,10 @@ class FeatureCache:
         return self.folder / f"{key}.safetensors"
 
     def _prune(self) -> None:
-        """Let the least recently used entries go until the rest fits."""
+        """Let the least recently used entries go until the rest fits, and what killed processes left half written."""
+        for aside in self.folder.glob(f"{_ASIDE}*"):
+            if time.time() - _stat(aside)[0] / 1e9 > _ABANDONED_S:
+                aside.unlink(missing_ok=True)
         entries = sorted((_stat(path) for path in self.folder.glob("*.safetensors")), reverse=True)
         total = 0
         for _, size, path in entries:

@@ -12,8 +12,9 @@ from longvu_cli.weights import VARIANTS, Variant
 
 # Parameters of the two towers: DINOv2 giant, and the part of SigLIP so400m that makes the features.
 TOWER_PARAMETERS = 1_136_480_768 + 412_442_352
-# What features, tokens and the prompt's keys and values take beside the weights, for a video of any length.
-WORKING_BYTES = int(2.5 * 2**30)
+# What features, tokens, the prompt's keys and values and the device's own context take beside the weights, for a video
+# of any length. Measured peaks of tensors beside the weights are 0.7 to 1.1 GiB.
+WORKING_BYTES = 2 * 2**30
 # Bytes per parameter of a quantised layer, its scales included.
 _QUANTISED_BYTES = {Quantization.INT8: 1.02, Quantization.NF4: 0.57}
 

@@ -53,6 +53,7 @@ def ask(
         raise UsageError("the question is empty", hint="use `longvu describe` for a description")
     settings = moments.options(), compression.options(), answer.options()
     require_video(video, settings[0])
+    require_folder(save_frames)
     loaded = load_model(model, "ANSWER", output, cache)
     answered = _answer(loaded, "ask", video, question, settings, output)
     if save_frames is not None:
@@ -101,6 +102,18 @@ def require_video(video: str, sampling: SamplingOptions) -> None:
     from longvu_cli.video import Video
 
     Video(video, sampling).close()
+
+
+def require_folder(folder: Path | None) -> None:
+    """Make the folder for the frames, or notice that it cannot be made, before there is anything to lose."""
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--save-frames {folder} is no folder that can be written to: {error.strerror}", hint="name another folder"
+        ) from error
 
 
 def write_frames(video: str, sampling: SamplingOptions, kept: Collection[int], folder: Path, output: Output) -> None:

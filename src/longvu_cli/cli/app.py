@@ -43,7 +43,8 @@ def longvu(
     """Answers questions about videos of any length, on your own GPU."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-    context.default_map = defaults(context.invoked_subcommand)
+    if not {"-h", "--help"} & set(sys.argv):  # help has to work with a config file that does not
+        context.default_map = defaults(context.invoked_subcommand)
 
 
 app.command("ask")(with_flags(ask))
@@ -60,12 +61,14 @@ def main() -> None:
         # A terminal or pipe that cannot show a character gets its escape, not an error in the middle of an answer.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(run(Output(OutputOptions(json="--json" in sys.argv)), _start))
+    # For what goes wrong before the flags are parsed.
+    as_json = "--json" in sys.argv or os.environ.get("LONGVU_JSON", "").lower() in ("1", "true", "yes", "on")
+    sys.exit(run(Output(OutputOptions(json=as_json)), _start))
 
 
 def _start() -> int:
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="longvu")
     except typer.TyperException as error:
         raise UsageError(error.format_message(), hint="see `longvu COMMAND --help`") from error
     return code if isinstance(code, int) else 0

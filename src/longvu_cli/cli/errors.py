@@ -12,7 +12,7 @@ from functools import partial
 from types import FrameType
 from typing import NoReturn
 
-from longvu_cli.cli.output import Output
+from longvu_cli.cli.output import Output, OutputFailed
 from longvu_cli.errors import DeviceError, LongVUError, UsageError, VideoError, WeightsError
 
 OK = 0
@@ -50,6 +50,10 @@ def run(output: Output, body: Callable[[], int]) -> int:
             code = body()
             output.close()
             return code
+    except OutputFailed as error:
+        output.error_text(error)
+        _quiet_end()
+        return BUG
     except LongVUError as error:
         return _told(output, partial(output.error, error), exit_code(error))
     except KeyboardInterrupt:
@@ -67,7 +71,7 @@ def _told(output: Output, tell: Callable[[], None], code: int) -> int:
     try:
         tell()
         output.close()
-    except BrokenPipeError:
+    except (OSError, OutputFailed):
         _quiet_end()
     return code
 
@@ -75,7 +79,8 @@ def _told(output: Output, tell: Callable[[], None], code: int) -> int:
 def _quiet_end() -> int:
     """The reader of our output has gone: end without a word, and keep the interpreter from flushing into the void."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
     return OK
 
 

@@ -237,9 +237,13 @@ def with_flags(body: Body) -> Callable[..., None]:
         flags = {name: _taken(group, values) for name, group in groups.items()}
         shown = vars(_taken(OutputFlags, values))
         with_stats = {key: vars(group)[key] for group in flags.values() for key in vars(group) if key == "stats"}
-        # Contradictory output flags are told in the form that was asked for, too.
-        output = Output(OutputOptions(json=shown["json"]))
-        code = run(output, lambda: body(Output(OutputOptions(**shown, **with_stats)), **values, **flags))
+        output = Output(OutputOptions(**shown, **with_stats))
+
+        def checked() -> int:
+            output.options.verify()
+            return body(output, **values, **flags)
+
+        code = run(output, checked)
         raise typer.Exit(code)
 
     vars(command)["__signature__"] = inspect.Signature(parameters)

@@ -41,7 +41,8 @@ class OutputOptions:
     verbose: bool = False
     stats: bool = True
 
-    def __post_init__(self) -> None:
+    def verify(self) -> None:
+        """Refuse a contradiction; not when made, so that the refusal can be shown in the form that was asked for."""
         if self.quiet and self.verbose:
             raise UsageError("--quiet and --verbose contradict each other", hint="leave one of them out")
 
@@ -70,7 +71,7 @@ class Output:
 
     def answer_text(self, text: str) -> None:
         """Part of an answer, at once; nothing with ``--json``, whose record holds the whole."""
-        if text and not self.options.json:
+        if not self.options.json:
             self._write(neutralise(text, keep=_ANSWER_KEEPS))
 
     def answer_heading(self, path: str, *, first: bool) -> None:
@@ -126,6 +127,10 @@ class Output:
 
             self.record(error_record(error, path=path))
             return
+        self.error_text(error, path=path)
+
+    def error_text(self, error: LongVUError, *, path: str | None = None) -> None:
+        """The sentence on stderr, whatever the form of the output."""
         where = f"{path}: " if path is not None and path not in error.message else ""
         self._say(f"error: {where}{error.message}" + (f"; {error.hint}" if error.hint else ""))
 
@@ -134,9 +139,9 @@ class Output:
         self.answer_end()
         message = f"an unexpected error, which is a bug in longvu: {type(error).__name__}: {error}"
         hint = "please report it with the output of the same command and --verbose"
-        self.error(_Bug(message, hint=hint))
+        self.error(UnexpectedError(message, hint=hint))
         if self.options.verbose:
-            self._err.write(trace)
+            self._err.write(neutralise(trace, keep="\n"))
 
     def interrupted(self) -> None:
         """Leave the terminal tidy."""
@@ -182,9 +187,9 @@ class Output:
 
     @staticmethod
     def _console(stream: TextIO) -> Console:
-        from rich.console import Console
+        from longvu_cli.cli.console import console
 
-        return Console(file=stream, markup=False, highlight=False, emoji=False, soft_wrap=False)
+        return console(stream)
 
     @staticmethod
     def _task(progress: Progress, description: str) -> TaskID:
@@ -192,20 +197,26 @@ class Output:
         return known[0] if known else progress.add_task(description, total=None)
 
     def _write(self, text: str) -> None:
-        self._out.write(text)
-        self._out.flush()
+        try:
+            self._out.write(text)
+            self._out.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputFailed(f"the output cannot be written: {error.strerror}") from error
         self._mid_line = not text.endswith("\n")
 
     def _say(self, text: str) -> None:
         if self._progress is not None:
-            self._progress.console.print(neutralise(text), soft_wrap=True)
+            self._progress.console.print(f"longvu: {neutralise(text)}", soft_wrap=True)
             return
         self._err.write(f"longvu: {neutralise(text)}\n")
         self._err.flush()
 
 
-class _Bug(LongVUError):
-    """An unexpected error, as a record."""
+class UnexpectedError(LongVUError):
+    """An error that no one thought of: a bug."""
 
 
-__all__ = ["Output", "OutputOptions"]
+class OutputFailed(LongVUError):
+    """The answer cannot be written (a full disk, for instance)."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from longvu_cli.cli.answering import SaveFrames, require_video, write_frames
+from longvu_cli.cli.answering import SaveFrames, require_folder, require_video, write_frames
 from longvu_cli.cli.errors import OK
 from longvu_cli.cli.loading import load_model
 from longvu_cli.cli.options import CacheFlags, CompressionFlags, ModelFlags, VideoFlags
@@ -18,7 +18,7 @@ def stats(
     output: Output,
     video: Annotated[str, typer.Argument(help="A video file, or a picture.", metavar="VIDEO")],
     question: Annotated[
-        str | None, typer.Argument(help="Compress for this question.", metavar="[QUESTION]", show_default=False)
+        str | None, typer.Argument(help="Compress for this question.", metavar="QUESTION", show_default=False)
     ] = None,
     save_frames: SaveFrames = None,
     *,
@@ -35,6 +35,7 @@ def stats(
         raise UsageError("the question is empty", hint="leave it out to see what holds for every question")
     sampling, options = moments.options(), compression.options()
     require_video(video, sampling)
+    require_folder(save_frames)
     loaded = load_model(model, "VISION" if question is None else "QUESTION", output, cache)
     from longvu_cli.cli.rendering import stats as rendered
     from longvu_cli.records import compression_record
