@@ -31,10 +31,11 @@ import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
 from av.format import Flags as FormatFlags
-from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import SideData, SideDataContainer
 from av.stream import Discard, Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from PIL import ExifTags, Image, ImageOps
 
@@ -466,6 +467,7 @@ class _StreamSource:
         self._decoding = decoding
         self._findings = _Findings()
         self._measured_s: float | None = None
+        self._reformatter = VideoReformatter()
         self._sought = False
         self._accelerated = False
         if decoding.decoder is Decoder.NVDEC:
@@ -827,7 +829,7 @@ class _StreamSource:
         """[H, W, 3] of the size of the first frame."""
         frame, orientation = display.picture, display.orientation
         if orientation.shown_size(frame.width, frame.height) == self._size:
-            return orientation.upright(_rgb(frame, frame.width, frame.height))
+            return orientation.upright(_rgb(frame, frame.width, frame.height, self._reformatter))
         self._findings.fitted_into = self._size
         return _fit(frame, orientation, self._size)
 
@@ -846,6 +848,7 @@ class _GroupDecoder:
         self._orientation = orientation
         self._size = size
         self._skips = may_skip_unreferenced(context)
+        self._reformatter = VideoReformatter()
 
     def __call__(self, plan: GroupPlan, channel: Channel[_Picture]) -> None:
         """Hand over the sampled frames.
@@ -884,7 +887,7 @@ class _GroupDecoder:
         shown_as = orientation or self._orientation
         if shown_as.shown_size(frame.width, frame.height) != self._size:
             raise Irregular
-        return shown_as.upright(_rgb(frame, frame.width, frame.height))
+        return shown_as.upright(_rgb(frame, frame.width, frame.height, self._reformatter))
 
 
 @dataclass(frozen=True)
@@ -976,7 +979,10 @@ class _Orientation:
     @classmethod
     def of_frame(cls, frame: VideoFrame) -> _Orientation | None:
         """From the display matrix, whether it is the container's or the frame's own; None: the frame carries none."""
-        data = cast("Mapping[str, SideData]", frame.side_data).get("DISPLAYMATRIX")
+        # ``frame.side_data`` is the same, but is kept by the frame in a cycle that holds the picture's memory until the
+        # garbage collector comes by: hundreds of pictures.
+        side_data = SideDataContainer(frame)  # type: ignore[call-arg]
+        data = cast("Mapping[str, SideData]", side_data).get("DISPLAYMATRIX")
         if data is None:
             return None
         # Nine numbers in rows; (x, y) is shown at (a x + c y, b x + d y). Tilted pictures take the nearest right angle.
@@ -1003,12 +1009,17 @@ class _Orientation:
         return np.ascontiguousarray(turned[::rows, ::columns])
 
 
-def _rgb(frame: VideoFrame, width: int, height: int) -> Pixels:
-    """[height, width, 3]; an alpha channel is left out, as by other video readers."""
+def _rgb(frame: VideoFrame, width: int, height: int, reformatter: VideoReformatter) -> Pixels:
+    """[height, width, 3]; an alpha channel is left out, as by other video readers.
+
+    Args:
+        reformatter: of this thread and for frames of this kind: setting one up takes longer than a conversion.
+    """
     # What the GPU's decoder gives interleaves the colour planes; apart, they are what other decoders give.
     planar = _PLANAR.get(frame.format.name)
     apart = frame if planar is None else frame.reformat(format=planar)
-    return cast(Pixels, apart.to_ndarray(width=width, height=height, format="rgb24"))
+    # Several threads for one frame would wait for each other longer than they work.
+    return cast(Pixels, reformatter.reformat(apart, width, height, format="rgb24", threads=1).to_ndarray())
 
 
 def _fit(frame: VideoFrame, orientation: _Orientation, size: tuple[int, int]) -> Pixels:
@@ -1017,7 +1028,7 @@ def _fit(frame: VideoFrame, orientation: _Orientation, size: tuple[int, int]) ->
     shown_width, shown_height = orientation.shown_size(frame.width, frame.height)
     scale = min(width / shown_width, height / shown_height)
     fitted = max(1, round(shown_width * scale)), max(1, round(shown_height * scale))
-    pixels = orientation.upright(_rgb(frame, *orientation.shown_size(*fitted)))
+    pixels = orientation.upright(_rgb(frame, *orientation.shown_size(*fitted), VideoReformatter()))
     canvas = np.zeros((height, width, 3), np.uint8)
     top, left = (height - fitted[1]) // 2, (width - fitted[0]) // 2
     canvas[top : top + fitted[1], left : left + fitted[0]] = pixels
