@@ -16,8 +16,17 @@ PACKAGE = "longvu_cli"
 # What every room may build on.
 BASE = {"config", "errors", "interpolation", "statistics"}
 # What one room may use of another.
-ALLOWED = {"towers": {"preprocess"}}
+ALLOWED = {
+    "towers": {"preprocess"},
+    "groups": {"sampling"},
+    "nvdec": {"side_by_side"},
+    "video": {"groups", "nvdec", "sampling", "side_by_side"},
+}
 ROOMS = (
+    "groups",
+    "nvdec",
+    "sampling",
+    "side_by_side",
     "video",
     "preprocess",
     "towers",

@@ -14,6 +14,7 @@ from longvu_cli.compression.budget import Budget, budget
 from longvu_cli.compression.temporal_reduction import keep_frames
 from longvu_cli.config import (
     CompressionOptions,
+    DecodingOptions,
     GenerationOptions,
     ModelOptions,
     Recipe,
@@ -75,6 +76,7 @@ class LongVU:
         vision_identity: str,
         load_seconds: float,
         cache: FeatureCache | None,
+        decoding: DecodingOptions | None = None,
     ) -> None:
         self.info = info
         self.part = part
@@ -82,6 +84,7 @@ class LongVU:
         self._vision_identity = vision_identity
         self._load_seconds = load_seconds
         self._cache = cache
+        self._decoding = decoding or DecodingOptions()
 
     @classmethod
     def from_pretrained(
@@ -91,6 +94,7 @@ class LongVU:
         part: Part = Part.ANSWER,
         options: ModelOptions | None = None,
         cache: FeatureCache | None = None,
+        decoding: DecodingOptions | None = None,
         on_download: Callable[[DownloadPlan], None] = _unheard,
         tqdm_class: type[Any] | None = None,
     ) -> LongVU:
@@ -103,6 +107,7 @@ class LongVU:
                 ``Part.ANSWER`` does everything.
             options: device, number format, quantisation and so on; its ``model`` is replaced by ``model``.
             cache: keeps the features of videos, so that further questions about one are quick; None: nothing is kept.
+            decoding: how videos are decoded; the frames are the same whatever the choice.
             on_download: hears of a download before it starts.
             tqdm_class: draws a download's progress.
 
@@ -136,6 +141,7 @@ class LongVU:
             vision_identity=folder_identity(weights.checkpoint, weights.dinov2, weights.siglip),
             load_seconds=watch.seconds("load") or 0.0,
             cache=cache,
+            decoding=decoding,
         )
 
     def compress(
@@ -287,7 +293,7 @@ class LongVU:
             # Only the number of frames that fit depends on the question: it may ask for frames that were not kept.
             if encoded.holds(keep_frames(encoded.similarity, recipe, low_cap=room.low_cap)):
                 return encoded, replace(info, path=str(path)), CacheUse.HIT
-        with Video(path, sampling) as video:
+        with Video(path, sampling, self._decoding) as video:
             encoded = encode(
                 video.frames(),
                 self._modules.vision,

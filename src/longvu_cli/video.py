@@ -215,7 +215,13 @@ class Video:
         self._source.close()
 
 
-def save_frames(path: str | Path, sampling: SamplingOptions, indices: Collection[int], folder: Path) -> list[Path]:
+def save_frames(
+    path: str | Path,
+    sampling: SamplingOptions,
+    indices: Collection[int],
+    folder: Path,
+    decoding: DecodingOptions = DEFAULT_DECODING,
+) -> list[Path]:
     """Decode again and write some of the sampled frames as PNG files, upright and in full size.
 
     Args:
@@ -223,6 +229,7 @@ def save_frames(path: str | Path, sampling: SamplingOptions, indices: Collection
         sampling: as in the first pass; ``indices`` count the frames sampled with it.
         indices: which sampled frames, from 0.
         folder: where ``000012.png`` and so on are written; made if need be.
+        decoding: how; the frames are the same whatever the choice.
 
     Returns:
         The files, by index.
@@ -237,7 +244,7 @@ def save_frames(path: str | Path, sampling: SamplingOptions, indices: Collection
         folder.mkdir(parents=True, exist_ok=True)
         if not wanted:
             return written
-        with Video(path, sampling) as video:
+        with Video(path, sampling, decoding) as video:
             for frame in video.frames():
                 if frame.index in wanted:
                     target = folder / f"{frame.index:06d}.png"
