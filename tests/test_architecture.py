@@ -18,13 +18,16 @@ BASE = {"config", "errors", "interpolation", "statistics"}
 # What one room may use of another.
 ALLOWED = {
     "towers": {"preprocess"},
+    "group_decoder": {"groups", "pixels", "side_by_side"},
     "groups": {"sampling"},
     "nvdec": {"side_by_side"},
-    "video": {"groups", "nvdec", "sampling", "side_by_side"},
+    "video": {"group_decoder", "groups", "nvdec", "pixels", "sampling", "side_by_side"},
 }
 ROOMS = (
+    "group_decoder",
     "groups",
     "nvdec",
+    "pixels",
     "sampling",
     "side_by_side",
     "video",

@@ -28,12 +28,9 @@ from typing import Protocol, Self, cast
 import av
 import av.error
 import numpy as np
-import numpy.typing as npt
 from av.container import InputContainer
 from av.format import Flags as FormatFlags
-from av.sidedata.sidedata import SideData, SideDataContainer
 from av.stream import Discard, Disposition
-from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -41,6 +38,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from longvu_cli.config import Decoder, DecodingOptions, SamplingOptions
 from longvu_cli.errors import DeviceUnavailable, NoFrames, NotAVideo, NoVideoStream, UsageError, VideoNotFound
+from longvu_cli.group_decoder import GroupDecoder, Picture
 from longvu_cli.groups import (
     Clock,
     GroupPlan,
@@ -50,13 +48,11 @@ from longvu_cli.groups import (
     PlannedGroup,
     VideoPacket,
     entry_test,
-    may_skip_unreferenced,
 )
 from longvu_cli.nvdec import nvdec, prefers_nvdec, require_nvdec
+from longvu_cli.pixels import Orientation, Pixels, fit, rgb
 from longvu_cli.sampling import MAX_FRAMES, TOLERANCE_S, Sampler
 from longvu_cli.side_by_side import Channel, Workers, cores
-
-Pixels = npt.NDArray[np.uint8]
 
 DEFAULT_SAMPLING = SamplingOptions()
 DEFAULT_DECODING = DecodingOptions()
@@ -94,7 +90,6 @@ _STILL_FORMATS = ("PNG", "JPEG", "WEBP")
 _GROUPED_CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "ffv1")
 # Where more frames are sampled, nearly all have to be decoded, and the decoder's own threads do that better.
 _FEWEST_FRAMES_PER_SAMPLE = 3
-_PLANAR: Mapping[str, str] = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
 # Packets that may go by before the first frame comes out of the decoder.
 _MAX_OPENING_PACKETS = 1_000
 _MOST_WORKERS = 16
@@ -444,21 +439,7 @@ class _Display:
     start_s: float
     end_s: float
     picture: VideoFrame
-    orientation: _Orientation
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """A sampled frame as a worker hands it over.
-
-    Attributes:
-        pixels: [H, W, 3], upright.
-        orientation: as the group of pictures says; None: it does not, and that of the first frame was assumed.
-    """
-
-    pts: int
-    pixels: Pixels
-    orientation: _Orientation | None
+    orientation: Orientation
 
 
 # Seconds after the first frame of the file, and pixels.
@@ -509,7 +490,7 @@ class _StreamSource:
             raise
         self._first = first = opened[0]
         self._decoded = chain(opened, self._decode(self._incoming))
-        self._orientation = _Orientation.of_frame(first) or _Orientation()
+        self._orientation = Orientation.of_frame(first) or Orientation()
         self._size = self._orientation.shown_size(first.width, first.height)
         self._time_base = float(self._stream.time_base or 0)
         self._clock = Clock(_timestamp(first) or 0, self._time_base)
@@ -552,7 +533,7 @@ class _StreamSource:
     # --- every frame decoded
 
     def _samples_of_all(
-        self, frames: Iterator[VideoFrame], sampler: Sampler, orientation: _Orientation
+        self, frames: Iterator[VideoFrame], sampler: Sampler, orientation: Orientation
     ) -> Iterator[_Sample]:
         """The sampled ones among decoded frames."""
         last: _Display | None = None
@@ -625,7 +606,7 @@ class _StreamSource:
                 pass
         yield from self._resumed(planner, ahead, taken, orientation)
 
-    def _samples_of_group(self, ahead: _Ahead) -> Iterator[tuple[_Sample, _Orientation | None]]:
+    def _samples_of_group(self, ahead: _Ahead) -> Iterator[tuple[_Sample, Orientation | None]]:
         """The samples of one group as they come from its worker, with the orientation that they were given."""
         if ahead.channel is None:
             return
@@ -633,7 +614,7 @@ class _StreamSource:
             for _ in range(frame.count):
                 yield (frame.time_s, picture.pixels), picture.orientation
 
-    def _look_ahead(self, planner: GroupPlanner, ahead: deque[_Ahead], workers: Workers[GroupPlan, _Picture]) -> bool:
+    def _look_ahead(self, planner: GroupPlanner, ahead: deque[_Ahead], workers: Workers[GroupPlan, Picture]) -> bool:
         """Give the workers enough to do; whether there is more."""
         while sum(one.channel is not None for one in ahead) <= workers.count:
             held = sum(packet.size for one in ahead for packet in one.planned.group.packets)
@@ -645,23 +626,23 @@ class _StreamSource:
             ahead.append(_Ahead(planned, workers.submit(planned.plan) if planned.plan.sampled else None))
         return True
 
-    def _workers(self) -> Workers[GroupPlan, _Picture]:
+    def _workers(self) -> Workers[GroupPlan, Picture]:
         width, height = self._size
         # A GPU has few decoders, and a context of its own costs each worker much memory.
         count = 1 if self._accelerated else self._decoding.workers or min(cores(), _MOST_WORKERS)
         room = min(_MAX_BYTES_PER_WORKER, _MAX_BYTES_WAITING // count)
         return Workers(count, self._group_decoder, capacity=max(2, room // (3 * width * height)))
 
-    def _group_decoder(self) -> _GroupDecoder:
+    def _group_decoder(self) -> GroupDecoder:
         """A decoder for one thread, set up by opening the file once more."""
         with _open_container(self._file, accelerated=self._accelerated) as container:
             context = cast(VideoStream, container.streams[self._stream.index]).codec_context
         context.thread_count = 1
         context.options = {"max_pixels": str(MAX_PIXELS)}
-        return _GroupDecoder(context, self._orientation, self._size)
+        return GroupDecoder(context, self._orientation, self._size)
 
     def _resumed(
-        self, planner: GroupPlanner, ahead: deque[_Ahead], taken: int, orientation: _Orientation
+        self, planner: GroupPlanner, ahead: deque[_Ahead], taken: int, orientation: Orientation
     ) -> Iterator[_Sample]:
         """The samples from the first group that is not done, decoding every frame."""
         sampler = ahead[0].planned.before if ahead else planner.sampler
@@ -786,7 +767,7 @@ class _StreamSource:
             return False
         return True
 
-    def _displays(self, frames: Iterator[VideoFrame], orientation: _Orientation) -> Iterator[_Display]:
+    def _displays(self, frames: Iterator[VideoFrame], orientation: Orientation) -> Iterator[_Display]:
         """Frames with the time that each is on display: up to the next one, or for the duration of the last."""
         start_s, interval = 0.0, 0.0
         previous: VideoFrame | None = None
@@ -795,7 +776,7 @@ class _StreamSource:
                 interval = time_s - start_s
                 yield _Display(start_s, time_s, previous, orientation)
             # An orientation may come with key frames only: it holds until the next one.
-            orientation = _Orientation.of_frame(frame) or orientation
+            orientation = Orientation.of_frame(frame) or orientation
             start_s, previous = time_s, frame
         if previous is not None:
             self._measured_s = start_s + self._last_duration_s(previous, interval)
@@ -836,65 +817,9 @@ class _StreamSource:
         """[H, W, 3] of the size of the first frame."""
         frame, orientation = display.picture, display.orientation
         if orientation.shown_size(frame.width, frame.height) == self._size:
-            return orientation.upright(_rgb(frame, frame.width, frame.height, self._reformatter))
+            return orientation.upright(rgb(frame, frame.width, frame.height, self._reformatter))
         self._findings.fitted_into = self._size
-        return _fit(frame, orientation, self._size)
-
-
-class _GroupDecoder:
-    """Decodes what was planned of groups of pictures, one group after the other.
-
-    Args:
-        context: of one thread, so that what is said of a packet holds for its frame.
-        orientation: for frames that carry none.
-        size: (width, height) upright that all frames have.
-    """
-
-    def __init__(self, context: VideoCodecContext, orientation: _Orientation, size: tuple[int, int]) -> None:
-        self._context = context
-        self._orientation = orientation
-        self._size = size
-        self._skips = may_skip_unreferenced(context)
-        self._reformatter = VideoReformatter()
-
-    def __call__(self, plan: GroupPlan, channel: Channel[_Picture]) -> None:
-        """Hand over the sampled frames.
-
-        Raises:
-            Irregular: the frames are not the ones that the packets announced.
-        """
-        wanted = deque(frame.pts for frame in plan.sampled)
-        orientation: _Orientation | None = None
-        for frame in self._decoded(plan, channel):
-            if frame.is_corrupt:
-                raise Irregular
-            orientation = _Orientation.of_frame(frame) or orientation
-            if wanted and frame.pts == wanted[0]:
-                wanted.popleft()
-                channel.put(_Picture(frame.pts, self._pixels(frame, orientation), orientation))
-        if wanted:
-            raise Irregular
-
-    def _decoded(self, plan: GroupPlan, channel: Channel[_Picture]) -> Iterator[VideoFrame]:
-        """The sampled frames in the order of display, and those that they need."""
-        sampled = {frame.pts for frame in plan.sampled}
-        self._context.flush_buffers()
-        try:
-            for number, packet in enumerate(plan.packets):
-                channel.refuse_stopped()
-                is_needed = number == 0 or packet.pts in sampled or not self._skips
-                self._context.skip_frame = "DEFAULT" if is_needed else "NONREF"
-                yield from self._context.decode(packet)
-            yield from self._context.decode(None)
-        except av.FFmpegError:
-            raise Irregular from None
-
-    def _pixels(self, frame: VideoFrame, orientation: _Orientation | None) -> Pixels:
-        """[H, W, 3], upright."""
-        shown_as = orientation or self._orientation
-        if shown_as.shown_size(frame.width, frame.height) != self._size:
-            raise Irregular
-        return shown_as.upright(_rgb(frame, frame.width, frame.height, self._reformatter))
+        return fit(frame, orientation, self._size)
 
 
 @dataclass(frozen=True)
@@ -902,7 +827,7 @@ class _Ahead:
     """A planned group and where its pictures come from; None: nothing of it is wanted."""
 
     planned: PlannedGroup
-    channel: Channel[_Picture] | None
+    channel: Channel[Picture] | None
 
 
 def _open_container(file: Path, *, accelerated: bool) -> InputContainer:
@@ -970,73 +895,3 @@ def _matroska_is_cut(file: Path) -> bool:
 def _timestamp(frame: VideoFrame) -> int | None:
     """Presentation time in the stream's time base; the decoding time where there is none, as in some AVI files."""
     return frame.dts if frame.pts is None else frame.pts
-
-
-# ------------------------------------------------------------------------------------------ pixels
-
-
-@dataclass(frozen=True)
-class _Orientation:
-    """How decoded pixels are turned upright: rows and columns swapped first, then either axis reversed."""
-
-    transposed: bool = False
-    reverse_rows: bool = False
-    reverse_columns: bool = False
-
-    @classmethod
-    def of_frame(cls, frame: VideoFrame) -> _Orientation | None:
-        """From the display matrix, whether it is the container's or the frame's own; None: the frame carries none."""
-        # ``frame.side_data`` is the same, but is kept by the frame in a cycle that holds the picture's memory until the
-        # garbage collector comes by: hundreds of pictures.
-        side_data = SideDataContainer(frame)  # type: ignore[call-arg]
-        data = cast("Mapping[str, SideData]", side_data).get("DISPLAYMATRIX")
-        if data is None:
-            return None
-        # Nine numbers in rows; (x, y) is shown at (a x + c y, b x + d y). Tilted pictures take the nearest right angle.
-        a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
-        if abs(b) + abs(c) > abs(a) + abs(d):
-            return cls(transposed=True, reverse_rows=b < 0, reverse_columns=c < 0)
-        return cls(reverse_rows=d < 0, reverse_columns=a < 0)
-
-    @property
-    def rotation(self) -> int:
-        """Clockwise degrees, not counting a mirror."""
-        if self.transposed:
-            return 270 if self.reverse_rows else 90
-        return 180 if self.reverse_rows else 0
-
-    def shown_size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) as shown of a picture as decoded, and the other way round."""
-        return (height, width) if self.transposed else (width, height)
-
-    def upright(self, pixels: Pixels) -> Pixels:
-        """[H, W, 3] as decoded → as shown."""
-        turned = pixels.swapaxes(0, 1) if self.transposed else pixels
-        rows, columns = -1 if self.reverse_rows else 1, -1 if self.reverse_columns else 1
-        return np.ascontiguousarray(turned[::rows, ::columns])
-
-
-def _rgb(frame: VideoFrame, width: int, height: int, reformatter: VideoReformatter) -> Pixels:
-    """[height, width, 3]; an alpha channel is left out, as by other video readers.
-
-    Args:
-        reformatter: of this thread and for frames of this kind: setting one up takes longer than a conversion.
-    """
-    # What the GPU's decoder gives interleaves the colour planes; apart, they are what other decoders give.
-    planar = _PLANAR.get(frame.format.name)
-    apart = frame if planar is None else frame.reformat(format=planar)
-    # Several threads for one frame would wait for each other longer than they work.
-    return cast(Pixels, reformatter.reformat(apart, width, height, format="rgb24", threads=1).to_ndarray())
-
-
-def _fit(frame: VideoFrame, orientation: _Orientation, size: tuple[int, int]) -> Pixels:
-    """The frame, upright, scaled to fit and centred on a black canvas of (width, height)."""
-    width, height = size
-    shown_width, shown_height = orientation.shown_size(frame.width, frame.height)
-    scale = min(width / shown_width, height / shown_height)
-    fitted = max(1, round(shown_width * scale)), max(1, round(shown_height * scale))
-    pixels = orientation.upright(_rgb(frame, *orientation.shown_size(*fitted), VideoReformatter()))
-    canvas = np.zeros((height, width, 3), np.uint8)
-    top, left = (height - fitted[1]) // 2, (width - fitted[0]) // 2
-    canvas[top : top + fitted[1], left : left + fitted[0]] = pixels
-    return canvas
