@@ -9,8 +9,9 @@ system) and the largest memory are medians. The first way is what the others are
 * plain: the same with PyAV and all threads
 * ffmpeg: every frame decoded by the ``ffmpeg`` program, none converted
 * ours-decode: ``Video.frames``
-* ours: ``Video.frames``, padded and resized by a pool of threads, as the pipeline does it
-* ours-every-frame: the same, with every frame decoded
+* ours: ``Video.frames`` and ``square_pixels`` in a pool of threads, as the pipeline does it
+
+Memory is what comes on top of the imported modules.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ SIDES = {384: (127, 127, 127), 378: (123, 116, 103)}
 
 
 def main() -> None:
+    """Measure each clip, or be one of the measured processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--fps", type=float, default=1.0)
@@ -78,7 +80,7 @@ def measure(clip: Path, arguments: argparse.Namespace) -> dict[str, dict[str, fl
 
 
 def run(command: list[str]) -> dict[str, float]:
-    """One process: seconds, without those of an empty Python, and its largest memory."""
+    """One process: seconds, and its largest memory."""
     begin = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -88,28 +90,32 @@ def run(command: list[str]) -> dict[str, float]:
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed")
     wall, cpu = time.perf_counter() - begin, usage.ru_utime + usage.ru_stime
+    memory = usage.ru_maxrss / 1024
     if told.strip():
-        wall, cpu = json.loads(told)
-    return {"wall_s": wall, "cpu_s": cpu, "rss_mb": usage.ru_maxrss / 1024}
+        wall, cpu, before = json.loads(told)
+        memory -= before
+    return {"wall_s": wall, "cpu_s": cpu, "rss_mb": memory}
 
 
 class Timed:
-    """Prints the seconds of its block, imports left out."""
+    """Prints the seconds of its block, and the largest memory (MB) before it."""
 
     def __enter__(self) -> None:
+        self._memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         self._wall, self._cpu = time.perf_counter(), cpu_seconds()
 
     def __exit__(self, *_: object) -> None:
-        print(json.dumps([time.perf_counter() - self._wall, cpu_seconds() - self._cpu]))
+        print(json.dumps([time.perf_counter() - self._wall, cpu_seconds() - self._cpu, self._memory]))
 
 
 def cpu_seconds() -> float:
+    """User and system time of this process."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 def square(pixels, side: int):
-    """As ``longvu_cli.preprocess.square_pixels``, for Pythons that lack the package."""
+    """Padded and resized in full size."""
     import numpy as np
     from PIL import Image
 
@@ -120,7 +126,18 @@ def square(pixels, side: int):
     return np.asarray(canvas.resize((side, side), Image.Resampling.BICUBIC))
 
 
+def our_squares(pixels) -> list:
+    """For both towers, as the library does it."""
+    from longvu_cli.preprocess import TowerInput, square_pixels
+
+    towers = [
+        TowerInput(side, tuple((level + 0.5) / 255 for level in fill), (1.0, 1.0, 1.0)) for side, fill in SIDES.items()
+    ]
+    return [square_pixels(pixels, tower) for tower in towers]
+
+
 def squares(pixels) -> list:
+    """For both towers."""
     return [square(pixels, side) for side in SIDES]
 
 
@@ -139,6 +156,7 @@ def with_decord(clip: Path, fps: float) -> None:
 
 
 def with_plain_pyav(clip: Path, fps: float) -> None:
+    """Every frame is decoded, by as many threads as the decoder likes."""
     import av
     import PIL.Image  # noqa: F401
 
@@ -151,13 +169,13 @@ def with_plain_pyav(clip: Path, fps: float) -> None:
                 squares(frame.to_ndarray(format="rgb24"))
 
 
-def with_ours(clip: Path, fps: float, *, every_frame: bool = False, resize: bool = True) -> None:
-    import PIL.Image  # noqa: F401
-
-    from longvu_cli.config import DecodingOptions, SamplingOptions
+def with_ours(clip: Path, fps: float, *, resize: bool = True) -> None:
+    """By the library, as the pipeline does it."""
+    import longvu_cli.preprocess  # noqa: F401
+    from longvu_cli.config import SamplingOptions
     from longvu_cli.video import Video
 
-    with Timed(), Video(clip, SamplingOptions(fps=fps), DecodingOptions(every_frame=every_frame)) as video:
+    with Timed(), Video(clip, SamplingOptions(fps=fps)) as video:
         pixels = (frame.pixels for frame in video.frames())
         for _ in resized(pixels) if resize else pixels:
             pass
@@ -169,7 +187,7 @@ def resized(frames: Iterable) -> Iterator[list]:
     with ThreadPoolExecutor(workers) as pool:
         pending: deque[Future[list]] = deque()
         for pixels in frames:
-            pending.append(pool.submit(squares, pixels))
+            pending.append(pool.submit(our_squares, pixels))
             if len(pending) > workers:
                 yield pending.popleft().result()
         for future in pending:
@@ -181,7 +199,6 @@ WAYS = {
     "plain": with_plain_pyav,
     "ours-decode": lambda clip, fps: with_ours(clip, fps, resize=False),
     "ours": with_ours,
-    "ours-every-frame": lambda clip, fps: with_ours(clip, fps, every_frame=True),
 }
 
 if __name__ == "__main__":
