@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from longvu_cli.nvdec import require_nvdec
 from longvu_cli.video import Frame, Video, VideoInfo, _StreamSource
 
 FRAMES = 200
+ONCE_A_SECOND = SamplingOptions()
 EVERY_FRAME = DecodingOptions(decoder=Decoder.CPU, every_frame=True)
 SVT = pytest.mark.skipif("libsvtav1" not in av.codecs_available, reason="there is no AV1 encoder")
 
@@ -193,6 +196,32 @@ def test_an_error_of_a_thread_ends_them_all(folder: Path, monkeypatch: pytest.Mo
     with pytest.raises(MemoryError, match="no room"):
         read(clip(folder, "gop12.mp4"), SamplingOptions(), DecodingOptions(workers=3))
     assert decoding_threads() == 0
+
+
+def test_an_interrupt_ends_the_threads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(self: Any, plan: Any, channel: Any) -> None:
+        while True:
+            time.sleep(0.01)
+            channel.refuse_stopped()
+
+    monkeypatch.setattr(group_decoder.GroupDecoder, "__call__", wait)
+    interrupt = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with Video(clip(folder, "gop12.mp4"), SamplingOptions(), DecodingOptions(workers=3)) as video:
+        frames = video.frames()
+        interrupt.start()
+        with pytest.raises(KeyboardInterrupt):
+            next(frames)
+    assert decoding_threads() == 0
+
+
+def test_a_file_that_goes_away_is_read_on(folder: Path, tmp_path: Path, resumptions: list[int]) -> None:
+    path = tmp_path / "gone.mp4"
+    path.write_bytes(clip(folder, "gop12.mp4").read_bytes())
+    expected, _ = read(path, ONCE_A_SECOND, EVERY_FRAME)
+    with Video(path, ONCE_A_SECOND, DecodingOptions(workers=2)) as video:
+        path.unlink()
+        found = list(video.frames())
+    assert [frame.time_s for frame in found] == [frame.time_s for frame in expected] and resumptions == [0]
 
 
 @pytest.mark.parametrize("decoding", [EVERY_FRAME, DecodingOptions(workers=2)])

@@ -93,10 +93,10 @@ class Channel(Generic[Result]):
 
 
 class Workers(Generic[Task, Result]):
-    """Threads that take tasks in order; a context manager that ends them.
+    """Threads that take tasks in order. :meth:`close` ends them.
 
     Args:
-        count: threads at most; each starts when there is a task and no other thread is idle.
+        count: threads at most; each of the first tasks starts one.
         make_work: called once in each thread; gives what does a task and puts its results.
         capacity: results of one task that wait at most.
     """

@@ -455,6 +455,7 @@ class _StreamSource:
         self._decoding = decoding
         self._findings = _Findings()
         self._measured_s: float | None = None
+        self._is_cut = _matroska_is_cut(file)
         self._reformatter = VideoReformatter()
         self._sought = False
         self._accelerated = False
@@ -623,7 +624,12 @@ class _StreamSource:
             planned = planner.next()
             if planned is None:
                 return False
-            ahead.append(_Ahead(planned, workers.submit(planned.plan) if planned.plan.sampled else None))
+            if planned.plan.sampled:
+                ahead.append(_Ahead(planned, workers.submit(planned.plan)))
+            elif ahead:
+                ahead.append(_Ahead(planned, None))
+            else:
+                self._measured_s = planned.plan.end_s
         return True
 
     def _workers(self) -> Workers[GroupPlan, Picture]:
@@ -634,9 +640,16 @@ class _StreamSource:
         return Workers(count, self._group_decoder, capacity=max(2, room // (3 * width * height)))
 
     def _group_decoder(self) -> GroupDecoder:
-        """A decoder for one thread, set up by opening the file once more."""
-        with _open_container(self._file, accelerated=self._accelerated) as container:
-            context = cast(VideoStream, container.streams[self._stream.index]).codec_context
+        """A decoder for one thread, set up by opening the file once more.
+
+        Raises:
+            Irregular: the file is not there any more; the one that is open can be read on.
+        """
+        try:
+            with _open_container(self._file, accelerated=self._accelerated) as container:
+                context = cast(VideoStream, container.streams[self._stream.index]).codec_context
+        except (NotAVideo, DeviceUnavailable, OSError):
+            raise Irregular from None
         context.thread_count = 1
         context.options = {"max_pixels": str(MAX_PIXELS)}
         return GroupDecoder(context, self._orientation, self._size)
@@ -723,7 +736,7 @@ class _StreamSource:
                 if read_errors > _MAX_READ_ERRORS:
                     yield None
                     break
-        self._findings.ends_early = last_is_cut or self._lacks_packets(count) or _matroska_is_cut(self._file)
+        self._findings.ends_early = last_is_cut or self._lacks_packets(count) or self._is_cut
 
     def _lacks_packets(self, count: int) -> bool:
         """Whether the index of an MP4 lists packets that the file does not hold."""
