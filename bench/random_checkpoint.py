@@ -45,7 +45,7 @@ SHARD_BYTES = 4 * 2**30
 def random_tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     """Weights as a trained model has them: norms near one, the rest small."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if "norm" in name and name.endswith("weight") or "lambda1" in name:
+    if ("norm" in name and name.endswith("weight")) or "lambda1" in name:
         return torch.ones(shape, dtype=torch.bfloat16)
     return (torch.randn(shape, device=device, dtype=torch.bfloat16) * 0.02).cpu()
 

@@ -16,8 +16,20 @@ PACKAGE = "longvu_cli"
 # What every room may build on.
 BASE = {"config", "errors", "interpolation", "statistics"}
 # What one room may use of another.
-ALLOWED = {"towers": {"preprocess"}}
+ALLOWED = {
+    "towers": {"preprocess"},
+    "group_decoder": {"groups", "pixels", "side_by_side"},
+    "groups": {"sampling"},
+    "nvdec": {"side_by_side"},
+    "video": {"group_decoder", "groups", "nvdec", "pixels", "sampling", "side_by_side"},
+}
 ROOMS = (
+    "group_decoder",
+    "groups",
+    "nvdec",
+    "pixels",
+    "sampling",
+    "side_by_side",
     "video",
     "preprocess",
     "towers",

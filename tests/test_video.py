@@ -20,8 +20,9 @@ import pytest
 from media import UPRIGHT, corners_of, number_of, picture, steady, write_video
 from PIL import Image
 
+from longvu_cli import sampling as sampling_module
 from longvu_cli import video as video_module
-from longvu_cli.config import SamplingOptions
+from longvu_cli.config import DecodingOptions, SamplingOptions
 from longvu_cli.errors import NoFrames, NotAVideo, UsageError, VideoError, VideoNotFound
 from longvu_cli.video import Frame, Video, VideoInfo, save_frames
 
@@ -30,11 +31,13 @@ BAD_MEDIA = SHARED / "badmedia"
 PARITY = SHARED / "parity"
 
 
-ONE_PER_SECOND = SamplingOptions()
+ONE_PER_SECOND, AUTOMATIC = SamplingOptions(), DecodingOptions()
 
 
-def read(path: str | Path, sampling: SamplingOptions = ONE_PER_SECOND) -> tuple[list[Frame], VideoInfo]:
-    with Video(path, sampling) as video:
+def read(
+    path: str | Path, sampling: SamplingOptions = ONE_PER_SECOND, decoding: DecodingOptions = AUTOMATIC
+) -> tuple[list[Frame], VideoInfo]:
+    with Video(path, sampling, decoding) as video:
         frames = list(video.frames())
         return frames, video.info
 
@@ -181,7 +184,7 @@ def test_transparent_parts(tmp_path: Path) -> None:
 
 
 def test_number_of_frames_is_capped_by_a_growing_stride(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video_module, "MAX_FRAMES", 8)
+    monkeypatch.setattr(sampling_module, "MAX_FRAMES", 8)
     frames, info = read(clip, SamplingOptions(fps=10.0))
     assert [number_of(frame.pixels) for frame in frames][:13] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16]
     assert len(frames) < 20
@@ -189,13 +192,13 @@ def test_number_of_frames_is_capped_by_a_growing_stride(clip: Path, monkeypatch:
 
 
 def test_as_many_frames_as_the_cap_are_no_reason_to_warn(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video_module, "MAX_FRAMES", 85)
+    monkeypatch.setattr(sampling_module, "MAX_FRAMES", 85)
     frames, info = read(clip, SamplingOptions(fps=10.0))
     assert len(frames) == 85 and info.warnings == ()
 
 
 def test_ten_hours_fit_under_the_cap() -> None:
-    assert video_module.MAX_FRAMES >= 36_000
+    assert sampling_module.MAX_FRAMES >= 36_000
 
 
 def test_a_long_hold_is_sampled_throughout(tmp_path: Path) -> None:
@@ -207,7 +210,7 @@ def test_a_long_hold_is_sampled_throughout(tmp_path: Path) -> None:
 
 
 def test_sampling_goes_on_after_a_hold_that_was_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video_module, "MAX_REPEATS", 3)
+    monkeypatch.setattr(sampling_module, "MAX_REPEATS", 3)
     path = write_video(tmp_path / "hold.mkv", [0.0, 20.0, 21.0, 22.0], codec="ffv1", pixel_format="bgr0", rate=1)
     assert numbers(path) == [0, 0, 0, 1, 2, 3]
 
@@ -333,7 +336,8 @@ def test_another_signal_while_opening_does_no_harm(clip: Path, monkeypatch: pyte
         return original(*arguments, **options)
 
     monkeypatch.setattr(video_module.av, "open", interrupted_once)
-    assert numbers(clip, end_s=2.0) == [0, 10] and len(calls) == 2
+    frames, _ = read(clip, SamplingOptions(end_s=2.0), DecodingOptions(every_frame=True))
+    assert [number_of(frame.pixels) for frame in frames] == [0, 10] and len(calls) == 2
 
 
 def test_nothing_is_printed(clip: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from longvu_cli.config import CompressionOptions, GenerationOptions, ModelOptions, SamplingOptions
+    from longvu_cli.config import CompressionOptions, DecodingOptions, GenerationOptions, ModelOptions, SamplingOptions
     from longvu_cli.errors import LongVUError
     from longvu_cli.longvu import LongVU
     from longvu_cli.results import Answer, Chunk, Compression
@@ -26,6 +26,7 @@ __all__ = [
     "Chunk",
     "Compression",
     "CompressionOptions",
+    "DecodingOptions",
     "GenerationOptions",
     "LongVU",
     "LongVUError",
@@ -39,6 +40,7 @@ _HOMES = {
     "Chunk": "results",
     "Compression": "results",
     "CompressionOptions": "config",
+    "DecodingOptions": "config",
     "GenerationOptions": "config",
     "LongVU": "longvu",
     "LongVUError": "errors",

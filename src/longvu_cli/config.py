@@ -278,6 +278,33 @@ class SamplingOptions:
             )
 
 
+class Decoder(StrEnum):
+    """What decodes the video."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    NVDEC = "nvdec"
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How the video is decoded; the frames are the same whatever the choice.
+
+    Attributes:
+        decoder: ``auto`` takes the GPU's decoder where there is one and few CPU cores.
+        workers: groups of pictures that are decoded side by side; 0: one per core.
+        every_frame: decode every frame, also those that are not looked at: slower, and a reference for the rest.
+    """
+
+    decoder: Decoder = Decoder.AUTO
+    workers: int = 0
+    every_frame: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise UsageError(f"--workers {self.workers} is no number of workers", hint="0 is one per core")
+
+
 @dataclass(frozen=True)
 class CompressionOptions:
     """How the user wants the video compressed. None stands for what the recipe or the checkpoint says."""

@@ -15,6 +15,7 @@ from longvu_cli.compression.budget import Budget, budget
 from longvu_cli.compression.temporal_reduction import keep_frames
 from longvu_cli.config import (
     CompressionOptions,
+    DecodingOptions,
     GenerationOptions,
     ModelOptions,
     Recipe,
@@ -76,6 +77,7 @@ class LongVU:
         vision_identity: str,
         load_seconds: float,
         cache: FeatureCache | None,
+        decoding: DecodingOptions | None = None,
     ) -> None:
         self.info = info
         self.part = part
@@ -84,6 +86,7 @@ class LongVU:
         self._load_seconds = load_seconds
         self._cache = cache
         self._batch = AdaptiveBatch(BATCH)
+        self._decoding = decoding or DecodingOptions()
 
     @classmethod
     def from_pretrained(
@@ -93,6 +96,7 @@ class LongVU:
         part: Part = Part.ANSWER,
         options: ModelOptions | None = None,
         cache: FeatureCache | None = None,
+        decoding: DecodingOptions | None = None,
         on_download: Callable[[DownloadPlan], None] = _unheard,
         tqdm_class: type[Any] | None = None,
     ) -> LongVU:
@@ -105,6 +109,7 @@ class LongVU:
                 ``Part.ANSWER`` does everything.
             options: device, number format, quantisation and so on; its ``model`` is replaced by ``model``.
             cache: keeps the features of videos, so that further questions about one are quick; None: nothing is kept.
+            decoding: how videos are decoded; the frames are the same whatever the choice.
             on_download: hears of a download before it starts.
             tqdm_class: draws a download's progress.
 
@@ -138,6 +143,7 @@ class LongVU:
             vision_identity=folder_identity(weights.checkpoint, weights.dinov2, weights.siglip),
             load_seconds=watch.seconds("load") or 0.0,
             cache=cache,
+            decoding=decoding,
         )
 
     def compress(
@@ -289,7 +295,7 @@ class LongVU:
             # Only the number of frames that fit depends on the question: it may ask for frames that were not kept.
             if encoded.holds(keep_frames(encoded.similarity, recipe, low_cap=room.low_cap)):
                 return encoded, replace(info, path=str(path)), CacheUse.HIT
-        with Video(path, sampling) as video:
+        with Video(path, sampling, self._decoding) as video:
             encoded = encode(
                 video.frames(),
                 self._modules.vision,

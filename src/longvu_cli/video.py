@@ -16,9 +16,11 @@ import re
 import stat
 import struct
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, dropwhile
+from itertools import chain, dropwhile, islice, repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, cast
@@ -26,27 +28,35 @@ from typing import Protocol, Self, cast
 import av
 import av.error
 import numpy as np
-import numpy.typing as npt
 from av.container import InputContainer
 from av.format import Flags as FormatFlags
-from av.packet import Packet
-from av.sidedata.sidedata import SideData
 from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from PIL import ExifTags, Image, ImageOps
 
-from longvu_cli.config import SamplingOptions
-from longvu_cli.errors import NoFrames, NotAVideo, NoVideoStream, UsageError, VideoNotFound
-
-Pixels = npt.NDArray[np.uint8]
+from longvu_cli.config import Decoder, DecodingOptions, SamplingOptions
+from longvu_cli.errors import DeviceUnavailable, NoFrames, NotAVideo, NoVideoStream, UsageError, VideoNotFound
+from longvu_cli.group_decoder import GroupDecoder, Picture
+from longvu_cli.groups import (
+    Clock,
+    GroupPlan,
+    GroupPlanner,
+    GroupReader,
+    Irregular,
+    PlannedGroup,
+    VideoPacket,
+    entry_test,
+)
+from longvu_cli.nvdec import nvdec, prefers_nvdec, require_nvdec
+from longvu_cli.pixels import Orientation, Pixels, fit, rgb
+from longvu_cli.sampling import MAX_FRAMES, TOLERANCE_S, Sampler
+from longvu_cli.side_by_side import Channel, Workers, cores
 
 DEFAULT_SAMPLING = SamplingOptions()
+DEFAULT_DECODING = DecodingOptions()
 
-# Ten hours at one frame per second fit; after that the distance between samples doubles again and again.
-MAX_FRAMES = 40_000
-# One frame that stays on display is sampled this often at most (an hour at one frame per second).
-MAX_REPEATS = 3_600
 # 8k video has 33 megapixels; a frame of more is refused before it is decoded.
 MAX_PIXELS = 40_000_000
 
@@ -55,8 +65,6 @@ _LONGEST_SILENCE_S = 60.0
 # Frames that step back by less than this come out of order (damaged streams) and are left out; by more, and the clock
 # has started anew.
 _LARGEST_DISORDER_S = 2.0
-# Time bases are rounded (to whole milliseconds in Matroska): a frame this much late still counts as on display.
-_TOLERANCE_S = 0.002
 # The rate of an elementary stream that states none.
 _ASSUMED_RATE = 25.0
 _HIGHEST_RATE = 240.0
@@ -77,6 +85,17 @@ _CONTAINER_FORMATS = (
 # Where a seek lands on a keyframe of a trustworthy index.
 _SEEKABLE_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 _STILL_FORMATS = ("PNG", "JPEG", "WEBP")
+
+# Codecs whose sampled frames were verified to be the same when groups of pictures are decoded on their own.
+_GROUPED_CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "ffv1")
+# Where more frames are sampled, nearly all have to be decoded, and the decoder's own threads do that better.
+_FEWEST_FRAMES_PER_SAMPLE = 3
+# Packets that may go by before the first frame comes out of the decoder.
+_MAX_OPENING_PACKETS = 1_000
+_MOST_WORKERS = 16
+# Decoded frames that may wait, and packets that were read ahead.
+_MAX_BYTES_PER_WORKER, _MAX_BYTES_WAITING = 128_000_000, 1_000_000_000
+_MAX_BYTES_AHEAD = 256_000_000
 
 
 @dataclass(frozen=True)
@@ -127,19 +146,30 @@ class Video:
     Args:
         path: a regular file.
         sampling: which moments are looked at.
+        decoding: how; the frames are the same whatever the choice.
 
     Raises:
+        DeviceUnavailable: the GPU's decoder was asked for, and there is none or it does not know the codec.
         VideoNotFound: there is no readable, regular, non-empty file.
         NotAVideo: its format is not accepted.
         NoVideoStream: it has no video stream.
         NoFrames: no frame could be decoded, or they are too large.
     """
 
-    def __init__(self, path: str | Path, sampling: SamplingOptions = DEFAULT_SAMPLING) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        sampling: SamplingOptions = DEFAULT_SAMPLING,
+        decoding: DecodingOptions = DEFAULT_DECODING,
+    ) -> None:
         file = _readable_file(path)
         _refuse_git_lfs_pointer(file)
         self._path = str(path)
-        self._source: _Source = _StillSource(file, sampling) if _is_still(file) else _StreamSource(file, sampling)
+        self._source: _Source
+        if _is_still(file):
+            self._source = _StillSource(file, sampling)
+        else:
+            self._source = _StreamSource(file, sampling, decoding)
         self._started = False
 
     def __enter__(self) -> Self:
@@ -180,7 +210,13 @@ class Video:
         self._source.close()
 
 
-def save_frames(path: str | Path, sampling: SamplingOptions, indices: Collection[int], folder: Path) -> list[Path]:
+def save_frames(
+    path: str | Path,
+    sampling: SamplingOptions,
+    indices: Collection[int],
+    folder: Path,
+    decoding: DecodingOptions = DEFAULT_DECODING,
+) -> list[Path]:
     """Decode again and write some of the sampled frames as PNG files, upright and in full size.
 
     Args:
@@ -188,6 +224,7 @@ def save_frames(path: str | Path, sampling: SamplingOptions, indices: Collection
         sampling: as in the first pass; ``indices`` count the frames sampled with it.
         indices: which sampled frames, from 0.
         folder: where ``000012.png`` and so on are written; made if need be.
+        decoding: how; the frames are the same whatever the choice.
 
     Returns:
         The files, by index.
@@ -202,7 +239,7 @@ def save_frames(path: str | Path, sampling: SamplingOptions, indices: Collection
         folder.mkdir(parents=True, exist_ok=True)
         if not wanted:
             return written
-        with Video(path, sampling) as video:
+        with Video(path, sampling, decoding) as video:
             for frame in video.frames():
                 if frame.index in wanted:
                     target = folder / f"{frame.index:06d}.png"
@@ -402,60 +439,232 @@ class _Display:
     start_s: float
     end_s: float
     picture: VideoFrame
-    orientation: _Orientation
+    orientation: Orientation
+
+
+# Seconds after the first frame of the file, and pixels.
+_Sample = tuple[float, Pixels]
 
 
 class _StreamSource:
     """The best video stream of a file, decoded with FFmpeg."""
 
-    def __init__(self, file: Path, sampling: SamplingOptions) -> None:
+    def __init__(self, file: Path, sampling: SamplingOptions, decoding: DecodingOptions) -> None:
         self._file = file
         self._sampling = sampling
+        self._decoding = decoding
         self._findings = _Findings()
         self._measured_s: float | None = None
+        self._is_cut = _matroska_is_cut(file)
+        self._reformatter = VideoReformatter()
         self._sought = False
+        self._accelerated = False
+        if decoding.decoder is Decoder.NVDEC:
+            require_nvdec()
+        if decoding.decoder is Decoder.NVDEC or (decoding.decoder is Decoder.AUTO and prefers_nvdec()):
+            self._accelerated = True
+            try:
+                self._open()
+                return
+            except (NoFrames, DeviceUnavailable):
+                if decoding.decoder is Decoder.NVDEC:
+                    raise
+                self._accelerated, self._findings = False, _Findings()
         self._open()
 
     def _open(self) -> None:
         """Open the file and decode its first frame, which fixes the origin of time and the size of the frames."""
         name = printable(self._file.name)
-        self._container = _open_container(self._file)
+        self._container = _open_container(self._file, accelerated=self._accelerated)
         try:
             self._stream, self._choice = _choose_stream(self._container, name)
             context = self._stream.codec_context
             _refuse_large_frame(context.width, context.height, name)
             context.thread_type = "AUTO"
             context.options = {"max_pixels": str(MAX_PIXELS)}
-            self._decoded = self._decode()
-            first = next(self._decoded, None)
-            if first is None:
+            self._incoming = self._packets()
+            opened = self._opened()
+            if not opened:
                 raise NoFrames(f"{name}: no frame could be decoded", hint="check that the file plays elsewhere")
         except BaseException:
             self._container.close()
             raise
-        self._first = first
-        self._orientation = _Orientation.of_frame(first) or _Orientation()
+        self._first = first = opened[0]
+        self._decoded = chain(opened, self._decode(self._incoming))
+        self._orientation = Orientation.of_frame(first) or Orientation()
         self._size = self._orientation.shown_size(first.width, first.height)
         self._time_base = float(self._stream.time_base or 0)
+        self._clock = Clock(_timestamp(first) or 0, self._time_base)
         flags = self._container.format.flags
         self._clock_may_restart = bool(flags & cast(int, FormatFlags.ts_discont.value))
         has_timestamps = not flags & cast(int, FormatFlags.no_timestamps.value)
         self._rate = self._stream.average_rate if has_timestamps else self._stream.guessed_rate
         self._header_s = self._header_duration_s()
 
+    def _opened(self) -> list[VideoFrame]:
+        """The first frames that come out of the decoder; the packets that it took are kept."""
+        self._opening: list[VideoPacket | None] = []
+        for packet in self._incoming:
+            if len(self._opening) <= _MAX_OPENING_PACKETS:
+                self._opening.append(packet)
+            if frames := self._decode_packet(packet):
+                return frames
+        return []
+
     def frames(self) -> Iterator[Frame]:
-        displays = self._displays(self._frames_from_start())
-        shown: _Display | None = None
-        for index, display in enumerate(_on_display(displays, self._sampling, self._findings)):
-            if display is not shown:
-                pixels = self._upright_pixels(display.picture, display.orientation)
-                shown = display
-            yield Frame(index=index, time_s=display.start_s, pixels=pixels)
-        if shown is None:
+        index = -1
+        for index, (time_s, pixels) in enumerate(self._samples()):
+            yield Frame(index=index, time_s=time_s, pixels=pixels)
+        if index < 0:
             raise NoFrames(
                 f"the video ends after {self._measured_s or 0:.1f} s, before --start {self._sampling.start_s:g}",
                 hint="choose an earlier start",
             )
+
+    def _samples(self) -> Iterator[_Sample]:
+        sampler = Sampler(self._sampling)
+        packets = self._packets_in_groups()
+        if packets is None:
+            return self._samples_of_all(self._frames_from_start(), sampler, self._orientation)
+        is_entry = entry_test(self._stream.codec_context)
+        reader = GroupReader(packets, is_entry, lambda: self._findings.corrupt_packets > 0)
+        first_pts = None if self._sought else self._first.pts
+        return self._samples_of_groups(GroupPlanner(reader, sampler, self._clock, first_pts))
+
+    # --- every frame decoded
+
+    def _samples_of_all(
+        self, frames: Iterator[VideoFrame], sampler: Sampler, orientation: Orientation
+    ) -> Iterator[_Sample]:
+        """The sampled ones among decoded frames."""
+        last: _Display | None = None
+        for display in self._displays(frames, orientation):
+            last = display
+            if (count := sampler.take(display.end_s)) > 0:
+                yield from repeat((display.start_s, self._upright_pixels(display)), count)
+            self._findings.capped |= sampler.capped
+            if sampler.finished:
+                return
+        if last is not None and sampler.take_last(last.end_s) > 0:
+            yield last.start_s, self._upright_pixels(last)
+
+    # --- groups of pictures side by side
+
+    def _packets_in_groups(self) -> Iterator[VideoPacket | None] | None:
+        """Packets from an entry point at or before the start of the range; None: every frame is to be decoded."""
+        context, rate = self._stream.codec_context, float(self._rate or 0)
+        is_suited = (
+            self._container.format.name in _SEEKABLE_FORMATS
+            and context.codec.canonical_name in _GROUPED_CODECS
+            and not self._first.interlaced_frame
+            and self._first.pts is not None
+            and len(self._opening) <= _MAX_OPENING_PACKETS
+            and not self._findings.corrupt_packets
+            and self._sampling.fps * _FEWEST_FRAMES_PER_SAMPLE <= rate
+        )
+        if self._decoding.every_frame or not is_suited:
+            return None
+        for margin in _SEEK_MARGINS_S:
+            if self._sampling.start_s - margin <= 0:
+                break
+            packets = self._packets_after_seek(self._sampling.start_s - margin)
+            if packets is not None:
+                return packets
+        return None if self._sought else chain(self._opening, self._incoming)
+
+    def _packets_after_seek(self, time_s: float) -> Iterator[VideoPacket | None] | None:
+        """Packets from a keyframe at or before a time; None where no such keyframe is found."""
+        if not self._go_to(time_s):
+            return None
+        is_entry = entry_test(self._stream.codec_context)
+        packets = dropwhile(lambda packet: packet is not None and not is_entry(packet), self._packets())
+        entry = next(packets, None)
+        if entry is None or entry.pts is None or self._clock.time_s(entry.pts) > time_s:
+            return None
+        return chain([entry], packets)
+
+    def _samples_of_groups(self, planner: GroupPlanner) -> Iterator[_Sample]:
+        """The sampled frames, decoding no more than they need; from where that is not possible, every frame."""
+        ahead: deque[_Ahead] = deque()
+        orientation, taken, more = self._orientation, 0, True
+        with closing(self._workers()) as workers:
+            try:
+                while more or ahead:
+                    more = more and self._look_ahead(planner, ahead, workers)
+                    if not ahead:
+                        continue
+                    for sample, shown_as in self._samples_of_group(ahead[0]):
+                        if shown_as is None and orientation != self._orientation:
+                            raise Irregular
+                        orientation = shown_as or orientation
+                        taken += 1
+                        yield sample
+                    self._measured_s = ahead.popleft().planned.plan.end_s
+                    taken = 0
+                self._findings.capped |= planner.sampler.capped
+                return
+            except Irregular:
+                pass
+        yield from self._resumed(planner, ahead, taken, orientation)
+
+    def _samples_of_group(self, ahead: _Ahead) -> Iterator[tuple[_Sample, Orientation | None]]:
+        """The samples of one group as they come from its worker, with the orientation that they were given."""
+        if ahead.channel is None:
+            return
+        for picture, frame in zip(ahead.channel.results(), ahead.planned.plan.sampled, strict=True):
+            for _ in range(frame.count):
+                yield (frame.time_s, picture.pixels), picture.orientation
+
+    def _look_ahead(self, planner: GroupPlanner, ahead: deque[_Ahead], workers: Workers[GroupPlan, Picture]) -> bool:
+        """Give the workers enough to do; whether there is more."""
+        while sum(one.channel is not None for one in ahead) <= workers.count:
+            held = sum(packet.size for one in ahead for packet in one.planned.group.packets)
+            if ahead and held > _MAX_BYTES_AHEAD:
+                break
+            planned = planner.next()
+            if planned is None:
+                return False
+            if planned.plan.sampled:
+                ahead.append(_Ahead(planned, workers.submit(planned.plan)))
+            elif ahead:
+                ahead.append(_Ahead(planned, None))
+            else:
+                self._measured_s = planned.plan.end_s
+        return True
+
+    def _workers(self) -> Workers[GroupPlan, Picture]:
+        width, height = self._size
+        # A GPU has few decoders, and a context of its own costs each worker much memory.
+        count = 1 if self._accelerated else self._decoding.workers or min(cores(), _MOST_WORKERS)
+        room = min(_MAX_BYTES_PER_WORKER, _MAX_BYTES_WAITING // count)
+        return Workers(count, self._group_decoder, capacity=max(2, room // (3 * width * height)))
+
+    def _group_decoder(self) -> GroupDecoder:
+        """A decoder for one thread, set up by opening the file once more.
+
+        Raises:
+            Irregular: the file is not there any more; the one that is open can be read on.
+        """
+        try:
+            with _open_container(self._file, accelerated=self._accelerated) as container:
+                context = cast(VideoStream, container.streams[self._stream.index]).codec_context
+        except (NotAVideo, DeviceUnavailable, OSError):
+            raise Irregular from None
+        context.thread_count = 1
+        context.options = {"max_pixels": str(MAX_PIXELS)}
+        return GroupDecoder(context, self._orientation, self._size)
+
+    def _resumed(
+        self, planner: GroupPlanner, ahead: deque[_Ahead], taken: int, orientation: Orientation
+    ) -> Iterator[_Sample]:
+        """The samples from the first group that is not done, decoding every frame."""
+        sampler = ahead[0].planned.before if ahead else planner.sampler
+        packets = [one.planned.group.packets for one in ahead]
+        if ahead:
+            packets[0] = tuple(ahead[0].planned.group.trailing())
+        self._stream.codec_context.flush_buffers()
+        frames = self._decode(chain(*packets, planner.rest()))
+        yield from islice(self._samples_of_all(frames, sampler, orientation), taken, None)
 
     def info(self, path: str) -> VideoInfo:
         width, height = self._size
@@ -475,7 +684,7 @@ class _StreamSource:
         if self._header_s is None:
             return None
         end = self._header_s if self._sampling.end_s is None else min(self._header_s, self._sampling.end_s)
-        frames = math.ceil((end - self._sampling.start_s - _TOLERANCE_S) * self._sampling.fps)
+        frames = math.ceil((end - self._sampling.start_s - TOLERANCE_S) * self._sampling.fps)
         return frames if 0 < frames <= MAX_FRAMES else None
 
     def close(self) -> None:
@@ -493,19 +702,22 @@ class _StreamSource:
             return None
         return duration if duration > 0 else None
 
-    def _decode(self) -> Iterator[VideoFrame]:
-        """All frames from where the container stands."""
-        for packet in self._packets():
-            try:
-                decoded = self._stream.decode(packet)
-            except av.FFmpegError:
-                self._findings.corrupt_packets += 1
-                continue
-            for frame in decoded:
-                self._findings.corrupt_packets += frame.is_corrupt
-                yield frame
+    def _decode(self, packets: Iterable[VideoPacket | None]) -> Iterator[VideoFrame]:
+        """All frames of the packets."""
+        for packet in packets:
+            yield from self._decode_packet(packet)
 
-    def _packets(self) -> Iterator[Packet[VideoStream] | None]:
+    def _decode_packet(self, packet: VideoPacket | None) -> list[VideoFrame]:
+        """The frames that come out of the decoder when a packet goes in."""
+        try:
+            decoded = self._stream.decode(packet)
+        except av.FFmpegError:
+            self._findings.corrupt_packets += 1
+            return []
+        self._findings.corrupt_packets += sum(frame.is_corrupt for frame in decoded)
+        return decoded
+
+    def _packets(self) -> Iterator[VideoPacket | None]:
         """The stream's packets and, last, one that drains the decoder."""
         count, last_is_cut, read_errors = 0, False, 0
         while True:
@@ -524,7 +736,7 @@ class _StreamSource:
                 if read_errors > _MAX_READ_ERRORS:
                     yield None
                     break
-        self._findings.ends_early = last_is_cut or self._lacks_packets(count) or _matroska_is_cut(self._file)
+        self._findings.ends_early = last_is_cut or self._lacks_packets(count) or self._is_cut
 
     def _lacks_packets(self, count: int) -> bool:
         """Whether the index of an MP4 lists packets that the file does not hold."""
@@ -535,7 +747,7 @@ class _StreamSource:
         """Decoded frames from a keyframe at or before the start of the range; all of them where seeking fails."""
         start_s = self._sampling.start_s
         if self._container.format.name not in _SEEKABLE_FORMATS or self._first.pts is None:
-            return chain([self._first], self._decoded)
+            return self._decoded
         for margin in _SEEK_MARGINS_S:
             if start_s - margin <= 0:
                 break
@@ -546,33 +758,38 @@ class _StreamSource:
             self._container.close()
             self._findings, self._sought = _Findings(), False
             self._open()
-        return chain([self._first], self._decoded)
+        return self._decoded
 
     def _seek(self, time_s: float) -> Iterator[VideoFrame] | None:
         """Decoded frames from a keyframe at or before a time; None where no such keyframe is found."""
-        self._findings, self._sought = _Findings(), True
-        first_pts = cast(int, self._first.pts)
-        try:
-            self._container.seek(first_pts + int(time_s / self._time_base), stream=self._stream)
-        except av.FFmpegError:
+        if not self._go_to(time_s):
             return None
         # Frames shown before the keyframe may lack the ones that they were predicted from.
-        frames = dropwhile(lambda frame: not frame.key_frame, self._decode())
+        frames = dropwhile(lambda frame: not frame.key_frame, self._decode(self._packets()))
         keyframe = next(frames, None)
-        if keyframe is None or keyframe.pts is None or (keyframe.pts - first_pts) * self._time_base > time_s:
+        if keyframe is None or keyframe.pts is None or self._clock.time_s(keyframe.pts) > time_s:
             return None
         return chain([keyframe], frames)
 
-    def _displays(self, frames: Iterator[VideoFrame]) -> Iterator[_Display]:
+    def _go_to(self, time_s: float) -> bool:
+        """Have the container stand at a keyframe, at or before the time if its index is right."""
+        self._findings, self._sought = _Findings(), True
+        try:
+            self._container.seek(self._clock.first_pts + int(time_s / self._time_base), stream=self._stream)
+        except av.FFmpegError:
+            return False
+        return True
+
+    def _displays(self, frames: Iterator[VideoFrame], orientation: Orientation) -> Iterator[_Display]:
         """Frames with the time that each is on display: up to the next one, or for the duration of the last."""
-        start_s, interval, orientation = 0.0, 0.0, self._orientation
+        start_s, interval = 0.0, 0.0
         previous: VideoFrame | None = None
         for frame, time_s in self._timed(frames):
             if previous is not None:
                 interval = time_s - start_s
                 yield _Display(start_s, time_s, previous, orientation)
             # An orientation may come with key frames only: it holds until the next one.
-            orientation = _Orientation.of_frame(frame) or orientation
+            orientation = Orientation.of_frame(frame) or orientation
             start_s, previous = time_s, frame
         if previous is not None:
             self._measured_s = start_s + self._last_duration_s(previous, interval)
@@ -609,15 +826,24 @@ class _StreamSource:
     def _is_jump(self, step_s: float) -> bool:
         return step_s < -_LARGEST_DISORDER_S or (self._clock_may_restart and step_s > _LONGEST_SILENCE_S)
 
-    def _upright_pixels(self, frame: VideoFrame, orientation: _Orientation) -> Pixels:
+    def _upright_pixels(self, display: _Display) -> Pixels:
         """[H, W, 3] of the size of the first frame."""
+        frame, orientation = display.picture, display.orientation
         if orientation.shown_size(frame.width, frame.height) == self._size:
-            return orientation.upright(_rgb(frame, frame.width, frame.height))
+            return orientation.upright(rgb(frame, frame.width, frame.height, self._reformatter))
         self._findings.fitted_into = self._size
-        return _fit(frame, orientation, self._size)
+        return fit(frame, orientation, self._size)
 
 
-def _open_container(file: Path) -> InputContainer:
+@dataclass(frozen=True)
+class _Ahead:
+    """A planned group and where its pictures come from; None: nothing of it is wanted."""
+
+    planned: PlannedGroup
+    channel: Channel[Picture] | None
+
+
+def _open_container(file: Path, *, accelerated: bool) -> InputContainer:
     name = printable(file.name)
     while True:
         try:
@@ -625,12 +851,15 @@ def _open_container(file: Path) -> InputContainer:
                 f"file:{file}",
                 "r",
                 options={"max_pixels": str(MAX_PIXELS)},
+                hwaccel=nvdec() if accelerated else None,
                 container_options={"protocol_whitelist": "file", "format_whitelist": _CONTAINER_FORMATS},
                 metadata_errors="backslashreplace",
             )
         except av.error.InterruptedError:
             # A signal came in. Its handler has run and did not raise, so opening is tried again.
             continue
+        except RuntimeError as error:
+            raise DeviceUnavailable(f"{name}: NVDEC does not decode its codec", hint="use --decoder cpu") from error
         except av.FFmpegError as error:
             hint = "accepted are mp4, mov, mkv, webm, avi, ts and the like, and png, jpg and webp pictures"
             if _head(file)[4:8] == b"ftyp":
@@ -679,95 +908,3 @@ def _matroska_is_cut(file: Path) -> bool:
 def _timestamp(frame: VideoFrame) -> int | None:
     """Presentation time in the stream's time base; the decoding time where there is none, as in some AVI files."""
     return frame.dts if frame.pts is None else frame.pts
-
-
-def _on_display(displays: Iterator[_Display], sampling: SamplingOptions, findings: _Findings) -> Iterator[_Display]:
-    """The frame on display at each sampled moment; at least one where the video reaches the range.
-
-    After ``MAX_FRAMES`` samples the distance between them doubles, after half as many again, and so on: even a video of
-    a week has little more than twice as many.
-    """
-    # Samples may be so close together that the usual tolerance would blur them.
-    tolerance = min(_TOLERANCE_S, 0.25 / sampling.fps)
-    position, stride, allotment = 0, 1, MAX_FRAMES
-    left = allotment
-    last: _Display | None = None
-    for display in displays:
-        last = display
-        repeats = 0
-        while (moment := sampling.start_s + position / sampling.fps) < display.end_s - tolerance:
-            if sampling.end_s is not None and moment >= sampling.end_s:
-                return
-            if repeats == MAX_REPEATS:
-                findings.capped = True
-                position = math.ceil((display.end_s - tolerance - sampling.start_s) * sampling.fps)
-                break
-            findings.capped |= stride > 1
-            yield display
-            repeats += 1
-            position += stride
-            left -= 1
-            if left == 0:
-                allotment = max(allotment // 2, 1)
-                stride, left = stride * 2, allotment
-    if position == 0 and last is not None and sampling.start_s < last.end_s:
-        yield last
-
-
-# ------------------------------------------------------------------------------------------ pixels
-
-
-@dataclass(frozen=True)
-class _Orientation:
-    """How decoded pixels are turned upright: rows and columns swapped first, then either axis reversed."""
-
-    transposed: bool = False
-    reverse_rows: bool = False
-    reverse_columns: bool = False
-
-    @classmethod
-    def of_frame(cls, frame: VideoFrame) -> _Orientation | None:
-        """From the display matrix, whether it is the container's or the frame's own; None: the frame carries none."""
-        data = cast("Mapping[str, SideData]", frame.side_data).get("DISPLAYMATRIX")
-        if data is None:
-            return None
-        # Nine numbers in rows; (x, y) is shown at (a x + c y, b x + d y). Tilted pictures take the nearest right angle.
-        a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
-        if abs(b) + abs(c) > abs(a) + abs(d):
-            return cls(transposed=True, reverse_rows=b < 0, reverse_columns=c < 0)
-        return cls(reverse_rows=d < 0, reverse_columns=a < 0)
-
-    @property
-    def rotation(self) -> int:
-        """Clockwise degrees, not counting a mirror."""
-        if self.transposed:
-            return 270 if self.reverse_rows else 90
-        return 180 if self.reverse_rows else 0
-
-    def shown_size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) as shown of a picture as decoded, and the other way round."""
-        return (height, width) if self.transposed else (width, height)
-
-    def upright(self, pixels: Pixels) -> Pixels:
-        """[H, W, 3] as decoded → as shown."""
-        turned = pixels.swapaxes(0, 1) if self.transposed else pixels
-        rows, columns = -1 if self.reverse_rows else 1, -1 if self.reverse_columns else 1
-        return np.ascontiguousarray(turned[::rows, ::columns])
-
-
-def _rgb(frame: VideoFrame, width: int, height: int) -> Pixels:
-    """[height, width, 3]; an alpha channel is left out, as by other video readers."""
-    return cast(Pixels, frame.to_ndarray(width=width, height=height, format="rgb24"))
-
-
-def _fit(frame: VideoFrame, orientation: _Orientation, size: tuple[int, int]) -> Pixels:
-    """The frame, upright, scaled to fit and centred on a black canvas of (width, height)."""
-    width, height = size
-    shown_width, shown_height = orientation.shown_size(frame.width, frame.height)
-    scale = min(width / shown_width, height / shown_height)
-    fitted = max(1, round(shown_width * scale)), max(1, round(shown_height * scale))
-    pixels = orientation.upright(_rgb(frame, *orientation.shown_size(*fitted)))
-    canvas = np.zeros((height, width, 3), np.uint8)
-    top, left = (height - fitted[1]) // 2, (width - fitted[0]) // 2
-    canvas[top : top + fitted[1], left : left + fitted[0]] = pixels
-    return canvas

@@ -12,7 +12,7 @@ from longvu_cli.cli.errors import OK, SOME_FAILED, exit_code
 from longvu_cli.cli.loading import load_model
 from longvu_cli.cli.options import AnswerFlags, CacheFlags, CompressionFlags, ModelFlags, SummaryFlags, VideoFlags
 from longvu_cli.cli.output import Output
-from longvu_cli.config import CompressionOptions, GenerationOptions, SamplingOptions
+from longvu_cli.config import CompressionOptions, DecodingOptions, GenerationOptions, SamplingOptions
 from longvu_cli.errors import LongVUError, UsageError
 
 if TYPE_CHECKING:
@@ -52,12 +52,12 @@ def ask(
     if not question.strip():
         raise UsageError("the question is empty", hint="use `longvu describe` for a description")
     settings = moments.options(), compression.options(), answer.options()
-    require_video(video, settings[0])
+    require_video(video, settings[0], moments.decoding())
     require_folder(save_frames)
-    loaded = load_model(model, "ANSWER", output, cache)
+    loaded = load_model(model, "ANSWER", output, cache, moments.decoding())
     answered = _answer(loaded, "ask", video, question, settings, output)
     if save_frames is not None:
-        write_frames(video, settings[0], answered.compression.kept, save_frames, output)
+        write_frames(video, settings[0], moments.decoding(), answered.compression.kept, save_frames, output)
     return OK
 
 
@@ -79,8 +79,8 @@ def describe(
     """
     settings = moments.options(), compression.options(), answer.options()
     if len(videos) == 1:
-        require_video(videos[0], settings[0])
-    loaded = load_model(model, "ANSWER", output, cache)
+        require_video(videos[0], settings[0], moments.decoding())
+    loaded = load_model(model, "ANSWER", output, cache, moments.decoding())
     from longvu_cli.prompt import DESCRIBE
 
     failures: list[LongVUError] = []
@@ -97,11 +97,11 @@ def describe(
     return exit_code(failures[0]) if failures else OK
 
 
-def require_video(video: str, sampling: SamplingOptions) -> None:
+def require_video(video: str, sampling: SamplingOptions, decoding: DecodingOptions) -> None:
     """Notice a file that cannot be read before the model is loaded, which may take minutes."""
     from longvu_cli.video import Video
 
-    Video(video, sampling).close()
+    Video(video, sampling, decoding).close()
 
 
 def require_folder(folder: Path | None) -> None:
@@ -116,11 +116,18 @@ def require_folder(folder: Path | None) -> None:
         ) from error
 
 
-def write_frames(video: str, sampling: SamplingOptions, kept: Collection[int], folder: Path, output: Output) -> None:
+def write_frames(
+    video: str,
+    sampling: SamplingOptions,
+    decoding: DecodingOptions,
+    kept: Collection[int],
+    folder: Path,
+    output: Output,
+) -> None:
     """Write the kept frames, and say where they are."""
     from longvu_cli.video import save_frames
 
-    written = save_frames(video, sampling, kept, folder)
+    written = save_frames(video, sampling, kept, folder, decoding)
     output.note(f"{len(written)} frames written to {folder}")
 
 

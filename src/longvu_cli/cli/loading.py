@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from longvu_cli.cli.options import CacheFlags, ModelFlags
 from longvu_cli.cli.output import Output
+from longvu_cli.config import DecodingOptions
 
 if TYPE_CHECKING:
     from longvu_cli.longvu import LongVU
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 ANNOUNCED_BYTES = 100_000_000
 
 
-def load_model(flags: ModelFlags, part_name: str, output: Output, cache: CacheFlags) -> LongVU:
+def load_model(
+    flags: ModelFlags, part_name: str, output: Output, cache: CacheFlags, decoding: DecodingOptions | None = None
+) -> LongVU:
     """Load the part (a name of ``Part``) of the model that the flags ask for."""
     options = flags.options()
     from huggingface_hub.utils.tqdm import tqdm
@@ -35,6 +38,7 @@ def load_model(flags: ModelFlags, part_name: str, output: Output, cache: CacheFl
         part=part,
         options=options,
         cache=None if cache.no_cache else FeatureCache.default(),
+        decoding=decoding,
         on_download=announce,
         tqdm_class=tqdm if output.animated else None,
     )

@@ -19,6 +19,8 @@ from longvu_cli.cli.output import Output, OutputOptions
 from longvu_cli.config import (
     Anchor,
     CompressionOptions,
+    Decoder,
+    DecodingOptions,
     DType,
     GenerationOptions,
     ModelOptions,
@@ -92,7 +94,7 @@ class ModelFlags:
 
 @dataclass(frozen=True)
 class VideoFlags:
-    """Which moments of the video."""
+    """Which moments of the video, and how they are decoded."""
 
     fps: Annotated[float, _option("--fps", panel=_VIDEO, help="Frames looked at per second of video.")] = 1.0
     start: Annotated[
@@ -103,10 +105,21 @@ class VideoFlags:
         float | None,
         _option("--end", panel=_VIDEO, parser=parse_time, metavar="TIME", help="End before this time."),
     ] = None
+    decoder: Annotated[
+        Decoder,
+        _option("--decoder", panel=_VIDEO, help="auto takes the GPU's decoder, nvdec, where there are few CPU cores."),
+    ] = Decoder.AUTO
+    workers: Annotated[
+        int, _option("--workers", panel=_VIDEO, help="Decode this many parts of the video at a time [one per core].")
+    ] = 0
 
     def options(self) -> SamplingOptions:
         """As the library takes them."""
         return SamplingOptions(fps=self.fps, start_s=self.start, end_s=self.end)
+
+    def decoding(self) -> DecodingOptions:
+        """How the frames are decoded, as the library takes it."""
+        return DecodingOptions(decoder=self.decoder, workers=self.workers)
 
 
 @dataclass(frozen=True)

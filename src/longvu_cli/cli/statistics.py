@@ -34,9 +34,10 @@ def stats(
     if question is not None and not question.strip():
         raise UsageError("the question is empty", hint="leave it out to see what holds for every question")
     sampling, options = moments.options(), compression.options()
-    require_video(video, sampling)
+    decoding = moments.decoding()
+    require_video(video, sampling, decoding)
     require_folder(save_frames)
-    loaded = load_model(model, "VISION" if question is None else "QUESTION", output, cache)
+    loaded = load_model(model, "VISION" if question is None else "QUESTION", output, cache, decoding)
     from longvu_cli.cli.rendering import stats as rendered
     from longvu_cli.records import compression_record
 
@@ -55,5 +56,5 @@ def stats(
     else:
         output.print(rendered(compressed))
     if save_frames is not None:
-        write_frames(video, sampling, compressed.kept, save_frames, output)
+        write_frames(video, sampling, decoding, compressed.kept, save_frames, output)
     return OK
