@@ -1,6 +1,6 @@
 """Write a synthetic clip for measurements: textured, moving, cut every few seconds, at any size and length.
 
-    python bench/make_clip.py OUT.mp4 --seconds 600 --size 1280x720 --fps 30
+python bench/make_clip.py OUT.mp4 --seconds 600 --size 1280x720 --fps 30
 """
 
 from __future__ import annotations

@@ -389,7 +389,7 @@ def test_contradictions(tmp_path: Path) -> None:
 
 def test_the_table_of_released_models() -> None:
     assert list(VARIANTS) == ["7b", "7b-image", "3b", "3b-image", "1b", "1b-image"]
-    assert VARIANTS["3b"] == Variant("3b", "Vision-CAIR/LongVU_Llama3_2_3B", 3_658_867_712)
+    assert VARIANTS["3b"] == Variant("3b", "Vision-CAIR/LongVU_Llama3_2_3B", 3_658_867_712, 788_004_864)
     assert VARIANTS["7b"].bytes == 15_343_331_328
     assert VARIANTS["1b-image"].repo.endswith("_img")
     assert VARIANTS["1b"].parameters - VARIANTS["1b-image"].parameters == 24_576

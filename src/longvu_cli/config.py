@@ -291,7 +291,7 @@ class DecodingOptions:
     """How the video is decoded; the frames are the same whatever the choice.
 
     Attributes:
-        decoder: ``auto`` takes the GPU's decoder where there is one and few CPU cores.
+        decoder: ``auto`` is the CPU, which is faster; ``nvdec`` leaves its cores to others.
         workers: groups of pictures that are decoded side by side; 0: one per core.
         every_frame: decode every frame, also those that are not looked at: slower, and a reference for the rest.
     """

@@ -7,10 +7,6 @@ from av.codec.codec import Codec
 from av.codec.hwaccel import HWAccel
 
 from longvu_cli.errors import DeviceUnavailable
-from longvu_cli.side_by_side import cores
-
-# With more cores than this, they decode faster than the GPU does.
-_FEW_CORES = 4
 
 
 def nvdec() -> HWAccel:
@@ -24,11 +20,6 @@ def require_nvdec() -> None:
         raise DeviceUnavailable(
             "there is no NVIDIA GPU that decodes video", hint="use --decoder cpu, or leave the option out"
         )
-
-
-def prefers_nvdec() -> bool:
-    """Whether the CPU has few cores and the GPU could do it."""
-    return cores() <= _FEW_CORES and _is_there()
 
 
 def _is_there() -> bool:

@@ -63,8 +63,7 @@ def choose_variant(free: int, *, dtype: torch.dtype, quantize: Quantization, dev
     for variant in video:
         if Footprint.of(variant).needed_bytes(dtype, quantize) <= free:
             return variant
-    require_fit(Footprint.of(video[-1]), free, dtype=dtype, quantize=quantize, device=device)
-    raise AssertionError("the smallest model fits after all")
+    raise _does_not_fit(Footprint.of(video[-1]), free, dtype, quantize, device, "no model fits: ")
 
 
 def require_fit(footprint: Footprint, free: int, *, dtype: torch.dtype, quantize: Quantization, device: str) -> None:
@@ -76,11 +75,16 @@ def require_fit(footprint: Footprint, free: int, *, dtype: torch.dtype, quantize
     Raises:
         DeviceOutOfMemory: it does not fit.
     """
+    if footprint.needed_bytes(dtype, quantize) > free:
+        raise _does_not_fit(footprint, free, dtype, quantize, device)
+
+
+def _does_not_fit(
+    footprint: Footprint, free: int, dtype: torch.dtype, quantize: Quantization, device: str, prefix: str = ""
+) -> DeviceOutOfMemory:
     needed = footprint.needed_bytes(dtype, quantize)
-    if needed <= free:
-        return
-    raise DeviceOutOfMemory(
-        f"{footprint.name} needs about {_gib(needed)} GiB, and {device} has {_gib(free)} free",
+    return DeviceOutOfMemory(
+        f"{prefix}{footprint.name} needs about {_gib(needed)} GiB, and {device} has {_gib(free)} free",
         hint=_what_would_fit(footprint, free, dtype, quantize),
     )
 

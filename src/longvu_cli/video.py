@@ -49,7 +49,7 @@ from longvu_cli.groups import (
     VideoPacket,
     entry_test,
 )
-from longvu_cli.nvdec import nvdec, prefers_nvdec, require_nvdec
+from longvu_cli.nvdec import nvdec, require_nvdec
 from longvu_cli.pixels import Orientation, Pixels, fit, rgb
 from longvu_cli.sampling import MAX_FRAMES, TOLERANCE_S, Sampler
 from longvu_cli.side_by_side import Channel, Workers, cores
@@ -458,18 +458,10 @@ class _StreamSource:
         self._is_cut = _matroska_is_cut(file)
         self._reformatter = VideoReformatter()
         self._sought = False
-        self._accelerated = False
-        if decoding.decoder is Decoder.NVDEC:
+        # Two cores that decode only what is needed are ahead of the GPU's decoder, which decodes everything.
+        self._accelerated = decoding.decoder is Decoder.NVDEC
+        if self._accelerated:
             require_nvdec()
-        if decoding.decoder is Decoder.NVDEC or (decoding.decoder is Decoder.AUTO and prefers_nvdec()):
-            self._accelerated = True
-            try:
-                self._open()
-                return
-            except (NoFrames, DeviceUnavailable):
-                if decoding.decoder is Decoder.NVDEC:
-                    raise
-                self._accelerated, self._findings = False, _Findings()
         self._open()
 
     def _open(self) -> None:
@@ -485,7 +477,8 @@ class _StreamSource:
             self._incoming = self._packets()
             opened = self._opened()
             if not opened:
-                raise NoFrames(f"{name}: no frame could be decoded", hint="check that the file plays elsewhere")
+                hint = "try --decoder cpu" if self._accelerated else "check that the file plays elsewhere"
+                raise NoFrames(f"{name}: no frame could be decoded", hint=hint)
         except BaseException:
             self._container.close()
             raise

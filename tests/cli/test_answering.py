@@ -262,9 +262,7 @@ def test_saved_frames_are_upright(longvu: Longvu, tmp_path: Path) -> None:
     assert number_of(pixels) == 1
 
 
-def test_a_folder_for_frames_that_cannot_be_made_leaves_one_record(
-    longvu: Longvu, clip: Path, tmp_path: Path
-) -> None:
+def test_a_folder_for_frames_that_cannot_be_made_leaves_one_record(longvu: Longvu, clip: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ran = longvu("ask", clip, QUESTION, SHORT, "--json", "--save-frames", tmp_path / "file")
     assert ran.code == 2

@@ -169,7 +169,7 @@ def test_the_trace_of_a_bug_is_for_verbose_alone() -> None:
 
 def test_quiet_and_verbose_contradict_each_other() -> None:
     with pytest.raises(UsageError, match="contradict"):
-        OutputOptions(quiet=True, verbose=True)
+        OutputOptions(quiet=True, verbose=True).verify()
 
 
 def test_numbers_that_json_does_not_have_are_refused() -> None:

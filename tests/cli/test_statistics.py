@@ -102,9 +102,7 @@ def test_the_prompt_that_is_counted_is_that_of_the_question(longvu: Longvu, qwen
         assert text_tokens == len(prompt.before) + len(prompt.after)
 
 
-def test_no_shard_of_the_language_model_is_needed_without_a_question(
-    longvu: Longvu, busy: Path, sharded: Path
-) -> None:
+def test_no_shard_of_the_language_model_is_needed_without_a_question(longvu: Longvu, busy: Path, sharded: Path) -> None:
     expected = compression_of(longvu("stats", busy, MIXED, "--json").out)
     (sharded / "decoder.safetensors").unlink()
     (sharded / "embeddings.safetensors").unlink()

@@ -57,6 +57,8 @@ def main() -> None:
     # Libraries that would talk to the terminal are told not to before they are imported.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Decoding threads and the one that feeds the GPU take turns; with the usual 5 ms each waits more than it works.
+    sys.setswitchinterval(0.0005)
     for stream in (sys.stdout, sys.stderr):
         # A terminal or pipe that cannot show a character gets its escape, not an error in the middle of an answer.
         if hasattr(stream, "reconfigure"):

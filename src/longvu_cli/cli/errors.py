@@ -71,7 +71,10 @@ def _told(output: Output, tell: Callable[[], None], code: int) -> int:
     try:
         tell()
         output.close()
-    except (OSError, OutputFailed):
+    except OutputFailed as error:
+        output.error_text(error)
+        _quiet_end()
+    except OSError:
         _quiet_end()
     return code
 

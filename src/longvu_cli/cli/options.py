@@ -107,7 +107,7 @@ class VideoFlags:
     ] = None
     decoder: Annotated[
         Decoder,
-        _option("--decoder", panel=_VIDEO, help="auto takes the GPU's decoder, nvdec, where there are few CPU cores."),
+        _option("--decoder", panel=_VIDEO, help="auto is the CPU; nvdec is the GPU's decoder, for H.264."),
     ] = Decoder.AUTO
     workers: Annotated[
         int, _option("--workers", panel=_VIDEO, help="Decode this many parts of the video at a time [one per core].")

@@ -61,6 +61,7 @@ class Output:
         self._err = err or sys.stderr
         self._progress: Progress | None = None
         self._mid_line = False
+        self._answering = False
 
     @property
     def animated(self) -> bool:
@@ -71,8 +72,10 @@ class Output:
 
     def answer_text(self, text: str) -> None:
         """Part of an answer, at once; nothing with ``--json``, whose record holds the whole."""
-        if not self.options.json:
-            self._write(neutralise(text, keep=_ANSWER_KEEPS))
+        if self.options.json or (self._answering and not text):
+            return
+        self._answering = True
+        self._write(neutralise(text, keep=_ANSWER_KEEPS))
 
     def answer_heading(self, path: str, *, first: bool) -> None:
         """Which of several videos the next answer is about."""
@@ -83,6 +86,7 @@ class Output:
         """Finish the answer's line."""
         if not self.options.json and self._mid_line:
             self._write("\n")
+        self._answering = False
 
     def record(self, record: Record) -> None:
         """A record, as one line of JSON, flushed."""
@@ -197,6 +201,7 @@ class Output:
         return known[0] if known else progress.add_task(description, total=None)
 
     def _write(self, text: str) -> None:
+        self._mid_line = True  # should a signal arrive before it is known
         try:
             self._out.write(text)
             self._out.flush()
