@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from longvu_cli import (
@@ -18,6 +19,7 @@ from longvu_cli import (
     Part,
     SamplingOptions,
 )
+from longvu_cli.adaptive_batch import AdaptiveBatch
 from longvu_cli.config import DType
 from longvu_cli.errors import LongVUError, QuestionTooLong, UsageError, VideoNotFound, WeightsNotFound
 from longvu_cli.feature_cache import FeatureCache
@@ -253,3 +255,24 @@ def test_every_failure_is_a_longvu_error(qwen: LongVU, tmp_path: Path) -> None:
     text.write_text("not a video")
     with pytest.raises(LongVUError):
         qwen.compress(text)
+
+
+def test_running_out_of_memory_is_met_with_smaller_batches_and_said(
+    qwen: LongVU, parity: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tower = vars(qwen)["_modules"].vision.dinov2
+    forward = type(tower).forward
+
+    def short_of_memory(self: Any, pixels: torch.Tensor) -> torch.Tensor:
+        if len(pixels) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, pixels)
+
+    wanted = qwen.compress(parity / "short_window.mkv", "Where is the cup?")
+    assert wanted.notices == ()
+    monkeypatch.setitem(vars(qwen), "_batch", AdaptiveBatch(16))
+    monkeypatch.setattr(type(tower), "forward", short_of_memory)
+    found = qwen.compress(parity / "short_window.mkv", "Where is the cup?")
+    assert found.kept == wanted.kept
+    assert found.statistics.tokens == wanted.statistics.tokens
+    assert found.notices == ("cpu ran out of memory: frames now go through the towers 4 at a time",)

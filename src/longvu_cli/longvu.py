@@ -313,6 +313,12 @@ class LongVU:
         self._cache.put(key, encoded, info)
         return encoded, info, CacheUse.MISS
 
+    def _notices(self) -> tuple[str, ...]:
+        if not self._batch.reduced:
+            return ()
+        device = self._modules.vision.device
+        return (f"{device} ran out of memory: frames now go through the towers {self._batch.size} at a time",)
+
     def _cache_key(self, path: Path, sampling: SamplingOptions, recipe: Recipe) -> str | None:
         return cache_key(
             path,
@@ -355,6 +361,7 @@ class LongVU:
             sampling=sampling,
             recipe=prepared.recipe,
             kept=tuple(prepared.compressed.kept.tolist()),
+            notices=self._notices(),
             timing=Timing(
                 load=self._load_seconds,
                 decode=watch.seconds("decode"),

@@ -92,4 +92,5 @@ def _measured(compression: Compression) -> Record:
         "timing_s": asdict(compression.timing),
         "memory": asdict(compression.memory),
         "cache": {"features": compression.cache.value},
+        "notices": list(compression.notices),
     }

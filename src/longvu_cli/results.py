@@ -77,6 +77,7 @@ class Compression:
     Attributes:
         sampling, recipe: the settings it was made with.
         kept: the kept frames' numbers among the sampled ones.
+        notices: what a user should know about how it was made (smaller batches after running out of memory).
     """
 
     video: VideoInfo
@@ -86,6 +87,7 @@ class Compression:
     sampling: SamplingOptions
     recipe: Recipe
     kept: tuple[int, ...]
+    notices: tuple[str, ...]
     timing: Timing
     memory: Memory
     cache: CacheUse

@@ -133,7 +133,7 @@ def test_json_is_one_line_with_every_field(longvu: Longvu, qwen: LongVU, clip: P
     record = one_record(ran.out)
     assert set(record) == {
         *("schema_version", "command", "video", "question", "answer", "finish_reason", "token_ids", "model"),
-        *("settings", "compression", "timing_s", "memory", "cache"),
+        *("settings", "compression", "timing_s", "memory", "cache", "notices"),
     }
     assert record["schema_version"] == 1
     assert record["command"] == "ask"

@@ -68,6 +68,7 @@ def compression(
         sampling=SamplingOptions(),
         recipe=recipe,
         kept=tuple(fates),
+        notices=(),
         timing=Timing(1.0, 2.0, 0.01, None, 3.25, None, 0.0, 0.5, 1.5, 4.0, 9.75),
         memory=Memory(0, 1),
         cache=CacheUse.OFF,

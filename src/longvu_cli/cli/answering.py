@@ -17,7 +17,7 @@ from longvu_cli.errors import LongVUError, UsageError
 
 if TYPE_CHECKING:
     from longvu_cli.longvu import LongVU
-    from longvu_cli.results import Answer
+    from longvu_cli.results import Answer, Compression
 
 SaveFrames = Annotated[
     Path | None,
@@ -104,6 +104,14 @@ def require_video(video: str, sampling: SamplingOptions, decoding: DecodingOptio
     Video(video, sampling, decoding).close()
 
 
+def tell(video: str, compression: Compression, output: Output) -> None:
+    """What may make a result less than it seems."""
+    for warning in compression.video.warnings:
+        output.warning(f"{video}: {warning}")
+    for notice in compression.notices:
+        output.warning(notice)
+
+
 def require_folder(folder: Path | None) -> None:
     """Make the folder for the frames, or notice that it cannot be made, before there is anything to lose."""
     if folder is None:
@@ -159,8 +167,7 @@ def _answer(
             answer = chunk.answer
     assert answer is not None, "the last chunk carries the answer"
     output.answer_end()
-    for warning in answer.compression.video.warnings:
-        output.warning(f"{video}: {warning}")
+    tell(video, answer.compression, output)
     output.summary(summary(answer.compression))
     output.record(answer_record(command, answer))
     return answer

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from longvu_cli.cli.answering import SaveFrames, require_folder, require_video, write_frames
+from longvu_cli.cli.answering import SaveFrames, require_folder, require_video, tell, write_frames
 from longvu_cli.cli.errors import OK
 from longvu_cli.cli.loading import load_model
 from longvu_cli.cli.options import CacheFlags, CompressionFlags, ModelFlags, VideoFlags
@@ -49,8 +49,7 @@ def stats(
             compression=options,
             on_progress=output.on_progress,
         )
-    for warning in compressed.video.warnings:
-        output.warning(f"{video}: {warning}")
+    tell(video, compressed, output)
     if output.options.json:
         output.record(compression_record("stats", compressed))
     else:
