@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from typing import IO, Self
 
@@ -54,6 +55,7 @@ class FrameStore:
         if self._file is None:
             # Without a name: whatever happens, nothing is left behind.
             self._file = tempfile.TemporaryFile(prefix="longvu-")  # noqa: SIM115  closed with the store
+        self._file.seek(0, os.SEEK_END)
         self._file.write(grid.contiguous().view(torch.uint8).numpy().tobytes())
         self._spilled += 1
 
