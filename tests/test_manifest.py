@@ -117,7 +117,9 @@ def test_bytes_that_are_no_text_name_a_file() -> None:
 
 @pytest.mark.parametrize("name", ["m.csv", "-"])
 def test_csv(name: str) -> None:
-    rows = of("video,question,id,fps,seed,start,frame-position-encoding", 'a,"Is it, or\nnot?",7,2,,0:01,yes', name=name)
+    rows = of(
+        "video,question,id,fps,seed,start,frame-position-encoding", 'a,"Is it, or\nnot?",7,2,,0:01,yes', name=name
+    )
     (row,) = rows.rows
     assert (row.video, row.question, row.id) == ("a", "Is it, or\nnot?", "7")
     assert (row.settings.sampling.fps, row.settings.sampling.start_s, row.settings.generation.seed) == (2.0, 1.0, None)
