@@ -57,9 +57,9 @@ def kill_in(folder: Path, workers: int) -> None:
         seconds=0.3,
     )
     done = sorted(record["row"] for record in outcome.records)
-    print(
+    sys.stdout.write(
         f"{workers} worker(s): {outcome.kills} kills ({outcome.torn} in the middle of a line), {len(done)} results, "
-        f"{outcome.redone} rows begun again"
+        f"{outcome.redone} rows begun again\n"
     )
     assert done == list(range(1, ROWS + 1)), "a result is missing or there twice"
     assert len({record["key"] for record in outcome.records}) == ROWS

@@ -41,9 +41,21 @@ def test_a_row_takes_the_defaults() -> None:
 
 def test_every_option_of_a_row() -> None:
     options = {
-        **{"fps": 2, "start": "1:30", "end": 95.5, "recipe": "paper", "orientation": "upright", "still": "video"},
-        **{"context_length": 4000, "dino_threshold": 0.5, "stc-threshold": 0, "temporal_reduction": "uniform"},
-        **{"anchor": "middle", "frame_position_encoding": True, "max_new_tokens": 3, "temperature": 1, "top_p": 0.5},
+        "fps": 2,
+        "start": "1:30",
+        "end": 95.5,
+        "recipe": "paper",
+        "orientation": "upright",
+        "still": "video",
+        "context_length": 4000,
+        "dino_threshold": 0.5,
+        "stc-threshold": 0,
+        "temporal_reduction": "uniform",
+        "anchor": "middle",
+        "frame_position_encoding": True,
+        "max_new_tokens": 3,
+        "temperature": 1,
+        "top_p": 0.5,
         "seed": 4,
     }
     settings = one(**options, id="first").settings

@@ -100,8 +100,15 @@ def test_a_bad_row_is_its_error_and_the_rest_go_on(longvu: Longvu, write: Write,
     assert ran.err.endswith(f"longvu: 9 rows: 2 answered, 7 failed; results in {output}\n")
     kinds = {r["row"]: r["error"]["type"] if "error" in r else None for r in records(output.read_text())}
     assert kinds == {
-        **{1: None, 2: "BadRow", 3: "VideoNotFound", 4: "NotAVideo", 5: "QuestionTooLong", 6: "UsageError"},
-        **{7: "BadRow", 8: "BadRow", 9: None},
+        1: None,
+        2: "BadRow",
+        3: "VideoNotFound",
+        4: "NotAVideo",
+        5: "QuestionTooLong",
+        6: "UsageError",
+        7: "BadRow",
+        8: "BadRow",
+        9: None,
     }
     before = output.read_bytes()
     again = longvu("batch", manifest, "-o", output, "--json")
