@@ -137,7 +137,7 @@ class Batch:
     Args:
         model_identity: tells one model's answers from another's.
         answer: a row → the record of its answer; its ``LongVUError`` becomes the row's result.
-        on_progress: called after each row.
+        on_progress: called at the beginning, and after each row.
         on_failure: called with the number of a row and what was wrong with it.
     """
 
@@ -180,6 +180,7 @@ class Batch:
         self._results.refresh()
         self._found = frozenset(self._results.entries)
         self._begun = time.monotonic()
+        self._on_progress(self._tally)
         for misfit in self._manifest.misfits:
             self._settle_misfit(misfit)
         left = _by_video(self._manifest.rows)

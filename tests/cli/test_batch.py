@@ -175,7 +175,7 @@ def test_how_far_it_is_is_said_from_time_to_time(
 ) -> None:
     monkeypatch.setattr("longvu_cli.cli.batch._NOTE_EVERY_S", 0.0)
     ran = longvu("batch", write(row(1), row(2)), "-o", tmp_path / "out.jsonl")
-    assert ran.err.startswith("longvu: 1 of 2 rows, 1 s left\nlongvu: 2 of 2 rows")
+    assert ran.err.startswith("longvu: 0 of 2 rows\nlongvu: 1 of 2 rows, 1 s left\nlongvu: 2 of 2 rows")
 
 
 @pytest.mark.parametrize(

@@ -113,8 +113,12 @@ def _open_results(path: Path | None, output: Output) -> Iterator[Results]:
 
         yield ResultStream(output.line)
         return
-    from longvu_cli.result_file import ResultFile
-
+    try:
+        from longvu_cli.result_file import ResultFile
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "--output needs file locks that this system does not have", hint="leave it out: results go to stdout"
+        ) from error
     with ResultFile(path) as opened:
         yield opened
 
@@ -169,7 +173,7 @@ class _Teller:
         self._said = time.monotonic()
 
     def progress(self, tally: Tally) -> None:
-        """After each row."""
+        """At the beginning, and after each row."""
         left = "" if tally.seconds_left is None else duration(tally.seconds_left)
         self._output.on_rows(tally.done, tally.total, left)
         if not self._output.animated and time.monotonic() - self._said >= _NOTE_EVERY_S:
@@ -202,4 +206,5 @@ def _conclude(tally: Tally, results: Path | None, output: Output) -> None:
     parts = [f"{count} {name}" for name, count in counts.items() if count]
     kept = tally.failures - tally.failed
     parts += [f"{kept} of the earlier results {'is an error' if kept == 1 else 'are errors'}"] if kept > 0 else []
-    output.note(f"{tally.total} rows: {', '.join(parts)}" + (f"; results in {results}" if results else ""))
+    rows = "1 row" if tally.total == 1 else f"{tally.total} rows"
+    output.note(f"{rows}: {', '.join(parts)}" + (f"; results in {results}" if results else ""))

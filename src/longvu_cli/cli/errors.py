@@ -22,6 +22,9 @@ SOME_FAILED = 6
 INTERRUPTED = 130
 TERMINATED = 143
 
+# Windows has no SIGHUP.
+_ENDINGS = [number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP")]
+
 _EXIT_CODES: tuple[tuple[type[LongVUError], int], ...] = (
     (UsageError, USAGE),
     (VideoError, 3),
@@ -92,7 +95,7 @@ def _signals_raise() -> Iterator[None]:
         raise Terminated
 
     # Under nohup, SIGHUP is ignored, and stays so.
-    heard = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    heard = [number for number in _ENDINGS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, unwind) for number in heard}
     try:
         yield
