@@ -4,7 +4,8 @@
 
     LongVUError
     ├── UsageError              the request contradicts itself or cannot be met
-    │   └── QuestionTooLong     the question leaves no room for the video
+    │   ├── QuestionTooLong     the question leaves no room for the video
+    │   └── BadRow              a row of a list of questions says too little, or what no option takes
     ├── VideoError              the video cannot be read
     │   ├── VideoNotFound       no such file, a directory, a pipe, a URL, no permission, empty
     │   ├── NotAVideo           the bytes are of no accepted media format
@@ -48,6 +49,10 @@ class UsageError(LongVUError):
 
 class QuestionTooLong(UsageError):
     """The prompt fills the context: no token is left for the video."""
+
+
+class BadRow(UsageError):
+    """A row of a list of questions cannot be read."""
 
 
 class VideoError(LongVUError):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -34,6 +37,7 @@ from longvu_cli.device import (
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.errors import UsageError
 from longvu_cli.feature_cache import FeatureCache, cache_key, folder_identity
+from longvu_cli.identity import weights_digest
 from longvu_cli.language_model import LanguageModel, decode_stream
 from longvu_cli.loading import Modules, load_modules
 from longvu_cli.pipeline import BATCH, CompressedVideo, Progress, compress, encode
@@ -75,6 +79,7 @@ class LongVU:
         part: Part,
         *,
         vision_identity: str,
+        folders: tuple[Path, ...],
         load_seconds: float,
         cache: FeatureCache | None,
         decoding: DecodingOptions | None = None,
@@ -83,6 +88,7 @@ class LongVU:
         self.part = part
         self._modules = modules
         self._vision_identity = vision_identity
+        self._folders = folders
         self._load_seconds = load_seconds
         self._cache = cache
         self._batch = AdaptiveBatch(BATCH)
@@ -141,10 +147,20 @@ class LongVU:
             info,
             part,
             vision_identity=folder_identity(weights.checkpoint, weights.dinov2, weights.siglip),
+            folders=(weights.checkpoint, weights.dinov2, weights.siglip),
             load_seconds=watch.seconds("load") or 0.0,
             cache=cache,
             decoding=decoding,
         )
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """Tells this model's answers from another's: a digest of its weights, revision, number format and quantisation.
+
+        The device is not part of it, so that the GPUs of a machine can share work.
+        """
+        facts = [weights_digest(*self._folders), self.info.revision, self.info.dtype, self.info.quantization]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def compress(
         self,

@@ -11,7 +11,7 @@ from cli.running import run
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "av", "huggingface_hub", "numpy", "safetensors", "rich.progress")
-COMMANDS = ("ask", "describe", "stats")
+COMMANDS = ("ask", "describe", "stats", "batch")
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
@@ -29,7 +29,7 @@ def test_each_command_has_help(longvu: Longvu, command: str, flag: str) -> None:
     ran = longvu(command, flag)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith(f"Usage: longvu {command} ")
-    assert "VIDEO" in ran.out.splitlines()[0]
+    assert ("MANIFEST" if command == "batch" else "VIDEO") in ran.out.splitlines()[0]
 
 
 def test_the_version(longvu: Longvu) -> None:

@@ -1,6 +1,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -259,3 +261,17 @@ def test_the_real_command_tells_an_error(tmp_path: Path) -> None:
     ran = run(["ask", tmp_path / "missing.mp4", QUESTION, "--json"], environment(tmp_path, **TINY))
     assert (ran.code, ran.err) == (3, "")
     assert json.loads(ran.out)["error"]["type"] == "VideoNotFound"
+
+
+def test_nohup_is_respected(tmp_path: Path) -> None:
+    code = (
+        "import os, signal\n"
+        "from longvu_cli.cli.errors import run\n"
+        "from longvu_cli.cli.output import Output, OutputOptions\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "print(run(Output(OutputOptions()), lambda: os.kill(os.getpid(), signal.SIGHUP) or 0))\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "print(run(Output(OutputOptions()), lambda: os.kill(os.getpid(), signal.SIGHUP) or 0))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["0", "143"]

@@ -10,6 +10,7 @@ import typer
 
 from longvu_cli import __version__
 from longvu_cli.cli.answering import ask, describe
+from longvu_cli.cli.batch import batch
 from longvu_cli.cli.config_file import defaults
 from longvu_cli.cli.errors import run
 from longvu_cli.cli.options import with_flags
@@ -50,6 +51,7 @@ def longvu(
 app.command("ask")(with_flags(ask))
 app.command("describe")(with_flags(describe))
 app.command("stats")(with_flags(stats))
+app.command("batch")(with_flags(batch))
 
 
 def main() -> None:

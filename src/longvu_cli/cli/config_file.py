@@ -34,7 +34,7 @@ VARIABLE = "LONGVU_CONFIG"
 
 _GROUPS = (ModelFlags, VideoFlags, CompressionFlags, CacheFlags, AnswerFlags, OutputFlags, SummaryFlags)
 _KEYS = frozenset({field.name for group in _GROUPS for field in fields(group)} | {"save_frames"})
-_COMMANDS = ("ask", "describe", "stats")
+_COMMANDS = ("ask", "describe", "stats", "batch")
 
 
 def path() -> Path | None:

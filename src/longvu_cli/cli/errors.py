@@ -22,6 +22,9 @@ SOME_FAILED = 6
 INTERRUPTED = 130
 TERMINATED = 143
 
+# Windows has no SIGHUP.
+_ENDINGS = [number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP")]
+
 _EXIT_CODES: tuple[tuple[type[LongVUError], int], ...] = (
     (UsageError, USAGE),
     (VideoError, 3),
@@ -31,7 +34,7 @@ _EXIT_CODES: tuple[tuple[type[LongVUError], int], ...] = (
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived."""
+    """SIGTERM or SIGHUP arrived."""
 
 
 def exit_code(error: LongVUError) -> int:
@@ -46,7 +49,7 @@ def run(output: Output, body: Callable[[], int]) -> int:
         The exit code.
     """
     try:
-        with _sigterm_raises():
+        with _signals_raise():
             code = body()
             output.close()
             return code
@@ -88,14 +91,17 @@ def _quiet_end() -> int:
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """While it runs, SIGTERM unwinds like Ctrl-C, so that what is open gets closed."""
+def _signals_raise() -> Iterator[None]:
+    """While it runs, SIGTERM and SIGHUP unwind like Ctrl-C, so that what is open gets closed."""
 
     def unwind(number: int, frame: FrameType | None) -> NoReturn:
         raise Terminated
 
-    before = signal.signal(signal.SIGTERM, unwind)
+    # Under nohup, SIGHUP is ignored, and stays so.
+    heard = [number for number in _ENDINGS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, unwind) for number in heard}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -31,6 +31,7 @@ from longvu_cli.config import (
     StillMode,
     TemporalReduction,
 )
+from longvu_cli.moments import seconds_of
 
 
 def _option(name: str, *more: str, help: str, panel: str, **settings: Any) -> Any:
@@ -41,14 +42,10 @@ def _option(name: str, *more: str, help: str, panel: str, **settings: Any) -> An
 
 def parse_time(text: str | float) -> float:
     """Seconds, or ``[hh:]mm:ss``, with decimals, as seconds. A number (a default, or of the config file) is seconds."""
-    parts = str(text).split(":")
     try:
-        numbers = [float(part) for part in parts]
-    except ValueError:
-        numbers = []
-    if not 1 <= len(numbers) <= 3 or any(number < 0 for number in numbers) or any(n >= 60 for n in numbers[1:]):
-        raise typer.BadParameter(f"{text!r} is no time: give seconds, or [hh:]mm:ss")
-    return sum(number * 60.0**power for power, number in enumerate(reversed(numbers)))
+        return seconds_of(str(text))
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is {error}") from None
 
 
 _MODEL, _VIDEO, _COMPRESSION, _ANSWER, _OUTPUT = "Model", "Video", "Compression", "Answer", "Output"

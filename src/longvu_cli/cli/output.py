@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from longvu_cli.records import Record
 
 _STAGES = {"encode": "watching"}
+_ROWS = "rows"
 _ANSWER_KEEPS = "\n\t"
 
 
@@ -93,6 +94,10 @@ class Output:
         if self.options.json:
             self._write(f"{json.dumps(record, allow_nan=False)}\n")
 
+    def line(self, text: str) -> None:
+        """A line that is the result itself, whatever the form, flushed."""
+        self._write(f"{text}\n")
+
     def print(self, *renderables: object) -> None:
         """Rich text or tables to stdout, for commands whose result they are."""
         console = self._console(self._out)
@@ -141,9 +146,11 @@ class Output:
     def bug(self, error: Exception, trace: str) -> None:
         """Something that should not have happened."""
         self.answer_end()
-        message = f"an unexpected error, which is a bug in longvu: {type(error).__name__}: {error}"
-        hint = "please report it with the output of the same command and --verbose"
-        self.error(UnexpectedError(message, hint=hint))
+        self.error(UnexpectedError.of(error))
+        self.trace(trace)
+
+    def trace(self, trace: str) -> None:
+        """Where a bug came from, for ``--verbose``."""
         if self.options.verbose:
             self._err.write(neutralise(trace, keep="\n"))
 
@@ -174,6 +181,14 @@ class Output:
         task = self._task(self._progress, description)
         # Headers may promise too little; a bar beyond its end would be a lie.
         self._progress.update(task, completed=done, total=None if total is None else max(done, total))
+
+    def on_rows(self, done: int, total: int, left: str) -> None:
+        """How many of several questions are done, and how long the others will take."""
+        if self._progress is None:
+            return
+        task = self._progress.tasks[0].id if self._progress.tasks else self._progress.add_task(_ROWS)
+        description = f"{_ROWS}, {left} left" if left else _ROWS
+        self._progress.update(task, completed=done, total=total, description=description)
 
     def stop_progress(self) -> None:
         """Take the bar away, before an answer starts to stream over it."""
@@ -221,6 +236,14 @@ class Output:
 
 class UnexpectedError(LongVUError):
     """An error that no one thought of: a bug."""
+
+    @classmethod
+    def of(cls, error: Exception) -> UnexpectedError:
+        """As it is told."""
+        return cls(
+            f"an unexpected error, which is a bug in longvu: {type(error).__name__}: {error}",
+            hint="please report it with the output of the same command and --verbose",
+        )
 
 
 class OutputFailed(LongVUError):
