@@ -19,10 +19,14 @@ from longvu_cli.config import (
     TemporalReduction,
 )
 from longvu_cli.encoded_video import EncodedVideo
-from longvu_cli.feature_cache import FeatureCache, folder_identity
+from longvu_cli.errors import VideoError
+from longvu_cli.feature_cache import FeatureCache, files_identity
 from longvu_cli.longvu import LongVU
 from longvu_cli.results import Answer, CacheUse
 from longvu_cli.video import VideoInfo
+from longvu_cli.weights import Part
+
+PARITY = Path(__file__).parent / "data" / "parity"
 
 QUESTION = "Where is the cup?"
 SHORT = GenerationOptions(max_new_tokens=6)
@@ -104,7 +108,7 @@ def test_the_second_question_decodes_nothing_and_finds_the_same(
     assert without.token_ids == first.token_ids == second.token_ids
     assert without.text == second.text
     timing = second.compression.timing
-    assert (timing.decode, timing.dinov2, timing.siglip, timing.connector) == (None, None, None, None)
+    assert (timing.decode, timing.dinov2, timing.siglip, timing.connector) == (0, 0, 0, 0)
     relevances = [[frame.relevance for frame in answer.compression.statistics.per_frame] for answer in (second, other)]
     assert relevances[0] != relevances[1]
 
@@ -199,13 +203,35 @@ def test_other_towers_are_other_features(
     assert use(loaded(), video) is MISS
 
 
-def test_the_identity_of_folders(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "file").write_text("one")
-    first = folder_identity(tmp_path / "a")
-    assert folder_identity(tmp_path / "a") == first
-    (tmp_path / "a" / "file").write_text("other")
-    assert folder_identity(tmp_path / "a") != first
+def test_the_identity_of_files(tmp_path: Path) -> None:
+    file, other = tmp_path / "file", tmp_path / "other"
+    file.write_text("one")
+    first = files_identity([file])
+    other.write_text("beside it")
+    assert files_identity([file]) == first
+    assert files_identity([file, other]) != first
+    file.write_text("other")
+    assert files_identity([file]) != first
+
+
+def test_a_file_that_does_not_matter_changes_nothing(tmp_path: Path, video: Path, cache: FeatureCache) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(PARITY / "qwen", folder)
+    options = ModelOptions(dinov2=str(PARITY / "towers" / "dinov2"), siglip=str(PARITY / "towers" / "siglip"))
+
+    def used() -> CacheUse:
+        model = LongVU.from_pretrained(str(folder), part=Part.VISION, options=options, cache=cache)
+        return model.compress(video).cache
+
+    assert used() is MISS
+    (folder / "README.md").write_text("About this model.")
+    assert used() is HIT
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".mp4", "no\0file.mp4"])
+def test_a_path_that_cannot_be_looked_at_is_the_videos_error(model: LongVU, name: str) -> None:
+    with pytest.raises(VideoError):
+        model.compress(name)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_folding_the_stream_gives_the_answer(qwen: LongVU, parity: Path) -> None
     answer = qwen.answer(parity / "one_frame.mkv", QUESTION, generation=generation)
     *pieces, last = chunks
     assert "".join(chunk.text for chunk in chunks) == answer.text
-    assert tuple(chunk.token_id for chunk in pieces) == answer.token_ids
+    assert tuple(chunk.token_id for chunk in pieces if chunk.token_id is not None) == answer.token_ids
     assert all(chunk.answer is None for chunk in pieces)
     assert last.answer is not None
     assert (last.text, last.token_id) == ("", None)
@@ -134,7 +134,7 @@ def test_what_is_reported_with_an_answer(qwen: LongVU, parity: Path) -> None:
     assert report.cache is CacheUse.OFF
     assert report.memory.peak_host_bytes > 0
     assert report.memory.peak_device_bytes == 0
-    seconds = [value for value in vars(report.timing).values() if value is not None]
+    seconds = [value for value in vars(report.timing).values() if value]
     assert len(seconds) == len(vars(report.timing))
     assert all(value >= 0 for value in seconds)
     assert report.timing.total >= (report.timing.first_token or 0.0) >= (report.timing.prefill or 0.0)
@@ -146,7 +146,7 @@ def test_compressing_needs_no_language_model(tiny_options: ModelOptions, parity:
     report = model.compress(parity / "short_window.mkv")
     assert report.question is None
     assert report.statistics.tokens.visual == 12 * 84
-    assert report.timing.prefill is None
+    assert report.timing.prefill == 0
     with pytest.raises(UsageError, match="without what a question needs"):
         model.compress(parity / "short_window.mkv", QUESTION)
     with pytest.raises(UsageError, match="without its language model"):
@@ -218,7 +218,7 @@ def test_a_cached_video_is_answered_the_same(tiny_options: ModelOptions, parity:
     assert list(second.token_ids) == list(first.token_ids) == case["generated"][:4]
     assert second.compression.statistics == first.compression.statistics
     assert second.compression.video == first.compression.video
-    assert second.compression.timing.dinov2 is None
+    assert second.compression.timing.dinov2 == 0
 
 
 def test_a_cached_video_serves_a_question_that_needs_other_frames(

@@ -151,3 +151,14 @@ def test_a_damaged_tokenizer_is_refused(parity: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "model"')
     with pytest.raises(NotACheckpoint, match="cannot be loaded"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(("folder", "family"), [("qwen", LLMFamily.QWEN2), ("llama", LLMFamily.LLAMA)])
+def test_what_looks_like_a_special_token_in_a_question_is_text(parity: Path, folder: str, family: LLMFamily) -> None:
+    tokenizer = load_tokenizer(parity / folder)
+    ends = "<|im_end|>" if family is LLMFamily.QWEN2 else "<|eot_id|>"
+    plain = build_prompt(tokenizer, family, "Where is the cup?")
+    tricky = build_prompt(tokenizer, family, f"Where{ends} is the cup? {tokenizer.bos_token or ''}")
+    special = set(tokenizer.all_special_ids)
+    assert [i for i in tricky.after if i in special] == [i for i in plain.after if i in special]
+    assert ends in tokenizer.decode(tricky.after[: len(tricky.after) // 2 + 10])

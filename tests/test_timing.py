@@ -28,7 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_a_stage_that_never_ran_has_no_seconds(clock: Clock) -> None:
-    assert Stopwatch(lambda: None).seconds("decode") is None
+    assert Stopwatch(lambda: None).seconds("decode") == 0
 
 
 def test_a_stage_adds_up(clock: Clock) -> None:

@@ -187,6 +187,14 @@ class Checkpoint:
                 tensors[name] = tensor.to(device=device, dtype=dtype)
         return tensors
 
+    def files_of(self, names: Iterable[str]) -> list[Path]:
+        """The files that hold these tensors, sorted.
+
+        Raises:
+            WeightsDamaged: there is no such tensor.
+        """
+        return [self.folder / file for file in sorted({self._file_of(name) for name in names})]
+
     def _file_of(self, name: str) -> str:
         try:
             return self._files[name]

@@ -268,9 +268,9 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.fps) and 0 < self.fps <= 1000):
-            raise UsageError(f"--fps {self.fps} is not a rate between 0 and 1000 frames per second")
+            raise UsageError(f"--fps {self.fps} is not a rate between 0 and 1000 frames per second", hint="1 is usual")
         if not (math.isfinite(self.start_s) and self.start_s >= 0):
-            raise UsageError(f"--start {self.start_s} is not a time in the video")
+            raise UsageError(f"--start {self.start_s} is not a time in the video", hint="give seconds, or [hh:]mm:ss")
         if self.end_s is not None and not (math.isfinite(self.end_s) and self.end_s > self.start_s):
             raise UsageError(
                 f"--end {self.end_s:g} is not after --start {self.start_s:g}",
@@ -321,10 +321,13 @@ class CompressionOptions:
 
     def __post_init__(self) -> None:
         if self.context_length is not None and self.context_length < 1:
-            raise UsageError(f"--context-length {self.context_length} is no positive number of tokens")
+            raise UsageError(
+                f"--context-length {self.context_length} is no positive number of tokens",
+                hint="leave it out for the model's own",
+            )
         for flag, value in (("--dino-threshold", self.dino_threshold), ("--stc-threshold", self.stc_threshold)):
             if value is not None and not -1.0 <= value <= 1.0:
-                raise UsageError(f"{flag} {value} is no cosine similarity (-1 to 1)")
+                raise UsageError(f"{flag} {value} is no cosine similarity", hint="give a number from -1 to 1")
 
     def resolve(self, config: ModelConfig) -> Recipe:
         """Fill in what the checkpoint says.
@@ -421,18 +424,22 @@ class GenerationOptions:
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
-            raise UsageError(f"--max-new-tokens {self.max_new_tokens} is no positive number of tokens")
+            raise UsageError(
+                f"--max-new-tokens {self.max_new_tokens} is no positive number of tokens", hint="128 is usual"
+            )
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise UsageError(f"--temperature {self.temperature} is not 0 or more")
+            raise UsageError(
+                f"--temperature {self.temperature} is not 0 or more", hint="0 is greedy; 0.2 varies a little"
+            )
         if not 0 < self.top_p <= 1:
-            raise UsageError(f"--top-p {self.top_p} is no probability above 0 and up to 1")
+            raise UsageError(f"--top-p {self.top_p} is no probability", hint="give a number above 0 and up to 1")
         if self.top_p < 1 and self.temperature == 0:
             raise UsageError(
                 f"--top-p {self.top_p:g} has no effect on greedy decoding (temperature 0)",
                 hint="add --temperature 0.2, or leave --top-p out",
             )
         if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise UsageError(f"--seed {self.seed} is not between 0 and 2^63 - 1")
+            raise UsageError(f"--seed {self.seed} is no seed", hint="give a number from 0 to 2^63 - 1")
 
 
 @dataclass(frozen=True)

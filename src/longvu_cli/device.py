@@ -100,9 +100,10 @@ def out_of_memory_is_an_error(device: torch.device, doing: str) -> Iterator[None
     try:
         yield
     except torch.OutOfMemoryError as error:
-        total = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+        cuda = device.type == "cuda"
+        total = torch.cuda.get_device_properties(device).total_memory if cuda else psutil.virtual_memory().total
         raise DeviceOutOfMemory(
             f"{device} ran out of memory while {doing} "
             f"({free_memory(device) / 2**30:.1f} GiB free of {total / 2**30:.1f})",
-            hint="try --quantize 4bit, a smaller --model, or close other programs that use the GPU",
+            hint="try a smaller --model, --quantize 4bit on a GPU, or close other programs that use this memory",
         ) from error

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -123,14 +124,12 @@ class FeatureCache:
 def cache_key(
     path: Path, sampling: SamplingOptions, recipe: Recipe, *, model: str, dtype: str, device: str
 ) -> str | None:
-    """A digest of everything that a video's features depend on; None when it is no regular file.
+    """A digest of everything that a video's features depend on; None when it is no file that can be read.
 
     Args:
         model: identifies the weights of the towers and the connector.
         device: kind of device, since kinds round differently.
     """
-    if not path.is_file():
-        return None
     facts = {
         "format": _FORMAT,
         "sampling": asdict(sampling),
@@ -141,24 +140,24 @@ def cache_key(
         "device": device,
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for piece in _pieces(path):
-        digest.update(piece)
+    try:
+        for piece in _pieces(path):
+            digest.update(piece)
+    except (OSError, ValueError):  # opening the video says what is wrong with it
+        return None
     return digest.hexdigest()
 
 
-def folder_identity(*folders: Path) -> str:
+def files_identity(files: Iterable[Path]) -> str:
     """Tells one set of weight files from another: names, sizes and times of change."""
-    facts = []
-    for folder in folders:
-        for file in sorted(folder.iterdir()):
-            if file.is_file():
-                status = file.stat()
-                facts.append([file.name, status.st_size, status.st_mtime_ns])
+    facts = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
     status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise FileNotFoundError(f"{path} is no regular file")
     yield f"{status.st_size} {status.st_mtime_ns}".encode()
     step = max(_PIECE_BYTES, status.st_size // _PIECES)
     with path.open("rb") as file:

@@ -158,8 +158,7 @@ class LanguageModel:
         return _EagerDecoder(self._model, cache)
 
     def _picked(self, pick: Callable[[torch.Tensor], int], logits: torch.Tensor) -> int:
-        # The largest is NaN if any is, and infinite if one overflowed.
-        if not torch.isfinite(logits.max()):
+        if not torch.isfinite(logits).all():
             raise NonFiniteLogits(
                 f"the language model computed NaN or infinity in {self._dtype_name}",
                 hint="use --dtype bfloat16 or --dtype float32",
@@ -262,14 +261,23 @@ def _attention_for_changing_lengths() -> AbstractContextManager[None]:
     return context
 
 
-def decode_stream(tokenizer: PreTrainedTokenizerFast, ids: Iterator[int]) -> Iterator[tuple[int, str]]:
+def decode_stream(tokenizer: PreTrainedTokenizerFast, ids: Iterator[int]) -> Iterator[tuple[int | None, str]]:
     """Pair each id with the text that it completes; special tokens have none.
 
-    The text of an id may be empty while a character is not complete.
+    The text of an id may be empty while a character is not complete. A character that is never completed comes at the
+    end, with None for an id, as the replacement character that decoding all ids at once would give.
     """
     stream = DecodeStream(skip_special_tokens=True)
+    seen: list[int] = []
+    shown = ""
     for token_id in ids:
-        yield token_id, stream.step(tokenizer.backend_tokenizer, token_id) or ""
+        text = stream.step(tokenizer.backend_tokenizer, token_id) or ""
+        seen.append(token_id)
+        shown += text
+        yield token_id, text
+    whole = str(tokenizer.decode(seen, skip_special_tokens=True))
+    if whole.startswith(shown) and len(whole) > len(shown):
+        yield None, whole[len(shown) :]
 
 
 def _quantization_config(quantize: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:

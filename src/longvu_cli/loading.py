@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from longvu_cli.checkpoint import KEY_POSITIONS, Checkpoint, image_token_len_of
+from longvu_cli.checkpoint import CONFIG_FILE, KEY_POSITIONS, Checkpoint, image_token_len_of
 from longvu_cli.config import ModelConfig, Quantization
 from longvu_cli.device import free_memory, out_of_memory_is_an_error
 from longvu_cli.language_model import LanguageModel, stock_class, stock_config
@@ -34,6 +35,7 @@ class Modules:
     Attributes:
         embeddings: the language model's input embeddings; None for ``Part.VISION``.
         language_model: only for ``Part.ANSWER``.
+        vision_files: the files that the towers and the connector come from.
         notices: what a user should know about the checkpoint.
     """
 
@@ -42,6 +44,7 @@ class Modules:
     vision: Vision
     embeddings: nn.Embedding | None
     language_model: LanguageModel | None
+    vision_files: tuple[Path, ...]
     notices: tuple[str, ...]
 
 
@@ -62,7 +65,7 @@ def load_modules(
         DeviceOutOfMemory: the model does not fit.
     """
     checkpoint = Checkpoint.open(weights.checkpoint)
-    config, notices = _reconciled(ModelConfig.from_file(weights.checkpoint / "config.json"), checkpoint)
+    config, notices = _reconciled(ModelConfig.from_file(weights.checkpoint / CONFIG_FILE), checkpoint)
     connector = _connector_on_meta(config, weights)
     language_shapes = language_model_shapes(config)
     connector_shapes = {f"{CONNECTOR_PREFIX}{name}": tuple(t.shape) for name, t in connector.state_dict().items()}
@@ -93,7 +96,13 @@ def load_modules(
                 quantize=quantize,
             )
             embeddings = language_model.embeddings
-    return Modules(config, tokenizer, vision, embeddings, language_model, notices)
+    files = [
+        *checkpoint.files_of(connector_shapes),
+        *(file for tower in towers for file in tower.files_of(tower.names)),
+    ]
+    folders = (weights.checkpoint, weights.siglip, weights.dinov2)
+    files += [folder / CONFIG_FILE for folder in folders]
+    return Modules(config, tokenizer, vision, embeddings, language_model, tuple(files), notices)
 
 
 def build_connector(config: ModelConfig, *, siglip_width: int, dinov2_width: int) -> Connector:

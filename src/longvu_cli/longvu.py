@@ -21,6 +21,7 @@ from longvu_cli.config import (
     DecodingOptions,
     GenerationOptions,
     ModelOptions,
+    Quantization,
     Recipe,
     SamplingOptions,
 )
@@ -35,8 +36,8 @@ from longvu_cli.device import (
     synchronize,
 )
 from longvu_cli.encoded_video import EncodedVideo
-from longvu_cli.errors import UsageError
-from longvu_cli.feature_cache import FeatureCache, cache_key, folder_identity
+from longvu_cli.errors import DeviceUnavailable, UsageError
+from longvu_cli.feature_cache import FeatureCache, cache_key, files_identity
 from longvu_cli.identity import weights_digest
 from longvu_cli.language_model import LanguageModel, decode_stream
 from longvu_cli.loading import Modules, load_modules
@@ -126,6 +127,11 @@ class LongVU:
         chosen = replace(options or ModelOptions(), model=model)
         device = resolve_device(chosen.device)
         dtype = resolve_dtype(chosen.dtype, device)
+        if chosen.quantize is not Quantization.NONE and device.type != "cuda":
+            raise DeviceUnavailable(
+                f"--quantize {chosen.quantize} needs a CUDA GPU, and the device is {device}",
+                hint="leave --quantize out, or use --device cuda",
+            )
         if chosen.model == "auto":
             variant = choose_variant(free_memory(device), dtype=dtype, quantize=chosen.quantize, device=str(device))
             chosen = replace(chosen, model=variant.name)
@@ -146,9 +152,9 @@ class LongVU:
             modules,
             info,
             part,
-            vision_identity=folder_identity(weights.checkpoint, weights.dinov2, weights.siglip),
+            vision_identity=files_identity(modules.vision_files),
             folders=(weights.checkpoint, weights.dinov2, weights.siglip),
-            load_seconds=watch.seconds("load") or 0.0,
+            load_seconds=watch.seconds("load"),
             cache=cache,
             decoding=decoding,
         )
@@ -217,7 +223,8 @@ class LongVU:
             closing(language_model.generate(self._sequence(prepared), generation, stop_ids=stop_ids)) as ids,
         ):
             for token_id, text in decode_stream(self._modules.tokenizer, _timed(ids, watch)):
-                token_ids.append(token_id)
+                if token_id is not None:
+                    token_ids.append(token_id)
                 texts.append(text)
                 yield Chunk(text=text, token_id=token_id)
         answer = Answer(

@@ -192,11 +192,11 @@ def _squared(frames: Iterator[Frame], vision: Vision, watch: Stopwatch) -> Itera
         for frame in frames:
             pending.append(pool.submit(square, frame))
             if len(pending) > workers:
-                with watch.stage("preprocess"):
+                with watch.stage("preprocess", on_device=False):
                     done = pending.popleft().result()
                 yield done
         while pending:
-            with watch.stage("preprocess"):
+            with watch.stage("preprocess", on_device=False):
                 done = pending.popleft().result()
             yield done
 

@@ -13,13 +13,14 @@ from longvu_cli.errors import NotACheckpoint
 SYSTEM = "You are a helpful assistant."
 DESCRIBE = "Describe this video in detail."
 
-# Where the video goes while a template is rendered; it stands before the question, so the first one found is ours.
+# Where the video and the question go while a template is rendered.
 _VIDEO = "<longvu-video-goes-here>"
+_QUESTION = "<longvu-question-goes-here>"
 # A stock Llama 3.2 template writes today's date, which would change the prompt from day to day.
 _PINNED_DATE = "26 Jul 2024"
 _CHATML = (
     f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"
-    f"<|im_start|>user\n{_VIDEO}\n{{question}}<|im_end|>\n<|im_start|>assistant\n"
+    f"<|im_start|>user\n{_VIDEO}\n{_QUESTION}<|im_end|>\n<|im_start|>assistant\n"
 )
 
 
@@ -58,17 +59,22 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 def build_prompt(tokenizer: PreTrainedTokenizerFast, family: LLMFamily, question: str) -> Prompt:
     """Render the conversation and tokenise the text before and after the video separately.
 
-    No special token is added at the seam; special tokens are only those that the template writes.
+    No special token is added at the seam. Special tokens are only those that the template writes: what looks like one
+    in the question is text, so that a question cannot end its own turn.
     """
-    text = _llama_text(tokenizer, question) if family is LLMFamily.LLAMA else _CHATML.replace("{question}", question)
-    before, _, after = text.partition(_VIDEO)
-    return Prompt(_ids(tokenizer, before), _ids(tokenizer, after))
+    text = _llama_template(tokenizer) if family is LLMFamily.LLAMA else _CHATML
+    # The tokenizer's own template trims what the user says.
+    asked = question.rstrip() if family is LLMFamily.LLAMA else question
+    before, _, rest = text.partition(_VIDEO)
+    between, _, after = rest.partition(_QUESTION)
+    spoken = tuple(tokenizer(between + asked, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+    return Prompt(_ids(tokenizer, before), spoken + _ids(tokenizer, after))
 
 
-def _llama_text(tokenizer: PreTrainedTokenizerFast, question: str) -> str:
+def _llama_template(tokenizer: PreTrainedTokenizerFast) -> str:
     conversation = [
         {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": f"{_VIDEO}\n{question}"},
+        {"role": "user", "content": f"{_VIDEO}\n{_QUESTION}"},
     ]
     try:
         text = tokenizer.apply_chat_template(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from longvu_cli.config import GenerationOptions
 from longvu_cli.errors import LongVUError
 from longvu_cli.results import Answer, Compression
 
@@ -16,7 +17,6 @@ Record = dict[str, Any]
 def answer_record(command: str, answer: Answer) -> Record:
     """The record of an answered question."""
     compression = answer.compression
-    generation = answer.generation
     return {
         "schema_version": SCHEMA_VERSION,
         "command": command,
@@ -26,23 +26,17 @@ def answer_record(command: str, answer: Answer) -> Record:
         "finish_reason": answer.finish_reason.value,
         "token_ids": list(answer.token_ids),
         "model": _model(compression),
-        "settings": {
-            **_settings(compression),
-            "temperature": generation.temperature,
-            "top_p": generation.top_p,
-            "max_new_tokens": generation.max_new_tokens,
-            "seed": generation.seed,
-        },
+        "settings": _settings(compression, answer.generation),
         **_measured(compression),
     }
 
 
-def compression_record(command: str, compression: Compression) -> Record:
+def compression_record(command: str, compression: Compression, generation: GenerationOptions) -> Record:
     """The record of a compressed video: that of an answer without the answer's fields."""
     record: Record = {"schema_version": SCHEMA_VERSION, "command": command, "video": _video(compression)}
     if compression.question is not None:
         record["question"] = compression.question
-    record |= {"model": _model(compression), "settings": _settings(compression)}
+    record |= {"model": _model(compression), "settings": _settings(compression, generation)}
     return record | _measured(compression)
 
 
@@ -66,7 +60,7 @@ def _model(compression: Compression) -> Record:
     return {**model, "notices": list(model["notices"])}
 
 
-def _settings(compression: Compression) -> Record:
+def _settings(compression: Compression, generation: GenerationOptions) -> Record:
     recipe, sampling = compression.recipe, compression.sampling
     return {
         "recipe": recipe.name.value,
@@ -81,6 +75,10 @@ def _settings(compression: Compression) -> Record:
         "anchor": recipe.anchor.value,
         "frame_position_encoding": recipe.frame_position_encoding,
         "still": recipe.still.value,
+        "temperature": generation.temperature,
+        "top_p": generation.top_p,
+        "max_new_tokens": generation.max_new_tokens,
+        "seed": generation.seed,
     }
 
 

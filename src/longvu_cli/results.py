@@ -47,18 +47,18 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds per stage. None: the stage did not run."""
+    """Seconds per stage; 0 for a stage that did not run. Stages overlap, and ``total`` does not count ``load``."""
 
-    load: float | None
-    decode: float | None
-    preprocess: float | None
-    dinov2: float | None
-    siglip: float | None
-    connector: float | None
-    compression: float | None
-    prefill: float | None
-    generate: float | None
-    first_token: float | None
+    load: float
+    decode: float
+    preprocess: float
+    dinov2: float
+    siglip: float
+    connector: float
+    compression: float
+    prefill: float
+    generate: float
+    first_token: float
     total: float
 
 
@@ -119,7 +119,7 @@ class Chunk:
 
     Attributes:
         text: may be empty (part of a character, or an end id).
-        token_id: the generated id; None on the last chunk.
+        token_id: the generated id; None where text or the answer comes without one.
         answer: the whole answer, on the last chunk only.
     """
 

@@ -23,13 +23,18 @@ class Stopwatch:
         self._started = time.perf_counter()
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count the time of a block."""
+    def stage(self, name: str, *, on_device: bool = True) -> Iterator[None]:
+        """Count the time of a block.
+
+        Args:
+            on_device: whether the block starts work on the device, which is waited for.
+        """
         begin = time.perf_counter()
         try:
             yield
         finally:
-            self._synchronize()
+            if on_device:
+                self._synchronize()
             self.add(name, time.perf_counter() - begin)
 
     def over(self, name: str, items: Iterable[Item]) -> Iterator[Item]:
@@ -49,9 +54,9 @@ class Stopwatch:
         """Add seconds to a stage."""
         self._seconds[name] = self._seconds.get(name, 0.0) + seconds
 
-    def seconds(self, name: str) -> float | None:
-        """Seconds of a stage so far; None when it never ran."""
-        return self._seconds.get(name)
+    def seconds(self, name: str) -> float:
+        """Seconds of a stage so far; 0 when it never ran."""
+        return self._seconds.get(name, 0.0)
 
     def elapsed(self) -> float:
         """Seconds since the stopwatch was made."""

@@ -293,7 +293,7 @@ def _readable_file(path: str | Path) -> Path:
     except (OSError, ValueError) as error:
         raise _not_found(path, name, error) from None
     if status.st_size == 0:
-        raise VideoNotFound(f"{name}: the file is empty")
+        raise VideoNotFound(f"{name}: the file is empty", hint="copy or download it again")
     return Path(os.path.abspath(path))
 
 
@@ -302,14 +302,14 @@ def _not_found(path: str | Path, name: str, error: OSError | ValueError) -> Vide
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE) or "://" in str(path):
         return VideoNotFound("URLs are not supported", hint="download the video and name the file")
     if isinstance(error, ValueError):
-        return VideoNotFound(f"{name}: no such file (the name holds a null character)")
+        return VideoNotFound(f"{name}: no such file (the name holds a null character)", hint="check the path")
     if isinstance(error, PermissionError):
         return VideoNotFound(f"{name}: permission denied", hint="check who may read the file and its folder")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return VideoNotFound(f"{name}: no such file", hint="check the path")
     if error.errno == errno.ELOOP:
-        return VideoNotFound(f"{name}: its symbolic links form a loop")
-    return VideoNotFound(f"{name} cannot be read: {error.strerror}")
+        return VideoNotFound(f"{name}: its symbolic links form a loop", hint="name the file itself")
+    return VideoNotFound(f"{name} cannot be read: {error.strerror}", hint="check the path and the disk")
 
 
 def _head(file: Path, size: int = 256) -> bytes:

@@ -2,18 +2,21 @@ import io
 import json
 import shutil
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from media import UPRIGHT, corners_of, number_of, picture, steady, write_video
 from PIL import Image
 
 from cli.conftest import Longvu
 from cli.running import PARITY, QUESTION, QWEN, run_here
 from longvu_cli.config import CompressionOptions, GenerationOptions
+from longvu_cli.errors import DeviceOutOfMemory
 from longvu_cli.longvu import LongVU
 
 ONE_FRAME = PARITY / "one_frame.mkv"
@@ -129,7 +132,8 @@ def test_verbose_says_which_model(longvu: Longvu, clip: Path) -> None:
 def test_json_is_one_line_with_every_field(longvu: Longvu, qwen: LongVU, clip: Path, fresh_cache: Path) -> None:
     answer = qwen.answer(clip, QUESTION, generation=GenerationOptions(max_new_tokens=12))
     ran = longvu("ask", clip, QUESTION, "--max-new-tokens", 12, "--json")
-    assert (ran.code, ran.err) == (0, "")
+    assert ran.code == 0
+    assert ran.err.startswith("frames  6 sampled")
     record = one_record(ran.out)
     assert set(record) == {
         *("schema_version", "command", "video", "question", "answer", "finish_reason", "token_ids", "model"),
@@ -236,7 +240,7 @@ def test_the_kept_frames_are_saved_by_their_number_among_the_sampled(
     longvu: Longvu, clip: Path, tmp_path: Path
 ) -> None:
     flags = ("--context-length=300", "--fps=2", "--start=2", "--temporal-reduction=uniform", SHORT)
-    ran = longvu("ask", clip, QUESTION, *flags, "--json", "--save-frames", tmp_path / "new" / "frames")
+    ran = longvu("ask", clip, QUESTION, *flags, "--json", "--no-stats", "--save-frames", tmp_path / "new" / "frames")
     assert ran.code == 0
     kept = [frame["index"] for frame in json.loads(ran.out)["compression"]["per_frame"]]
     assert 0 < len(kept) < 8
@@ -352,7 +356,7 @@ def test_a_bad_video_among_good_ones_is_told_and_the_others_are_described(
 
 
 def test_a_bad_video_among_good_ones_is_a_record_that_names_it(longvu: Longvu, clip: Path, bad: Path) -> None:
-    ran = longvu("describe", bad, clip, bad.parent / "missing.mp4", SHORT, "--json")
+    ran = longvu("describe", bad, clip, bad.parent / "missing.mp4", SHORT, "--json", "--no-stats")
     assert (ran.code, ran.err) == (6, "")
     first, second, third = (json.loads(line) for line in ran.out.splitlines())
     assert (first["video"]["path"], first["error"]["type"]) == (str(bad), "NotAVideo")
@@ -383,3 +387,40 @@ def test_the_same_video_under_another_name_says_its_own_name(longvu: Longvu, cli
     longvu("ask", clip, QUESTION, SHORT)
     record = json.loads(longvu("ask", copy, QUESTION, SHORT, "--json").out)
     assert (record["video"]["path"], record["cache"]["features"]) == (str(copy), "hit")
+
+
+def test_the_memory_of_a_video_that_did_not_fit_is_free_again(
+    longvu: Longvu, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+    alive: list[bool] = []
+    original = LongVU.stream
+
+    def too_large(self: LongVU, video: str, question: str, **settings: Any) -> Iterator[Any]:
+        if held:
+            alive.append(held[0]() is not None)
+            yield from original(self, video, question, **settings)
+            return
+        tensor = torch.zeros(3)
+        held.append(weakref.ref(tensor))
+        raise DeviceOutOfMemory("cuda:0 ran out of memory", hint="try less")
+
+    monkeypatch.setattr(LongVU, "stream", too_large)
+    ran = longvu("describe", clip, clip, SHORT, "-q")
+    assert ran.code == 6
+    assert alive == [False]
+
+
+def test_each_of_several_videos_has_a_folder_for_its_frames(longvu: Longvu, clip: Path, tmp_path: Path) -> None:
+    ran = longvu("describe", clip, clip, SHORT, "-q", "--save-frames", tmp_path / "frames")
+    assert ran.code == 0
+    assert [len(list(folder.iterdir())) for folder in sorted((tmp_path / "frames").iterdir())] == [6, 6]
+
+
+def test_frames_that_cannot_be_written_are_told_in_place_of_the_record(
+    longvu: Longvu, clip: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "000000.png").mkdir()
+    ran = longvu("ask", clip, QUESTION, SHORT, "--json", "--no-stats", "--save-frames", tmp_path)
+    assert ran.code == 2
+    assert one_record(ran.out).keys() == {"schema_version", "error"}

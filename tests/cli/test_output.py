@@ -100,7 +100,6 @@ SAID: dict[str, tuple[Callable[[Output], object], dict[str, tuple[str, str]]]] =
         lambda output: output.summary("frames [red]6[/red] :boom:"),
         {
             "human": ("", "frames [red]6[/red] :boom:\n"),
-            "json": ("", ""),
             "quiet": ("", ""),
             "no stats": ("", ""),
             "json quiet": ("", ""),

@@ -69,7 +69,7 @@ def compression(
         recipe=recipe,
         kept=tuple(fates),
         notices=(),
-        timing=Timing(1.0, 2.0, 0.01, None, 3.25, None, 0.0, 0.5, 1.5, 4.0, 9.75),
+        timing=Timing(1.0, 2.0, 0.01, 0.0, 3.25, 0.0, 0.0, 0.5, 1.5, 4.0, 9.75),
         memory=Memory(0, 1),
         cache=CacheUse.OFF,
     )
@@ -100,7 +100,8 @@ def test_the_summary() -> None:
     assert shown(summary(compression({0: HIGH, 5: LOW}, 1200))) == [
         "frames  1,200 sampled → 2 kept → 1 at full resolution",
         "tokens  100,800 dense → 1,234 read (1.2%)",
-        "seconds load 1.0 · decode 2.0 · siglip 3.2 · prefill 0.5 · generate 1.5 · total 9.8 (first token after 4.0)",
+        "seconds decode 2.0 · siglip 3.2 · prefill 0.5 · generate 1.5 · total 9.8 "
+        "(load 1.0 before, first token after 4.0)",
     ]
 
 
@@ -171,7 +172,10 @@ def test_every_regime_is_explained(regime: Regime) -> None:
 
 def test_what_is_said_of_other_files() -> None:
     still = compression({0: HIGH}, 1, video={"is_still": True, "duration_s": None, "fps": None, "codec": "png"})
-    assert shown(stats(still))[0] == "1280×720 · png"
+    lines = shown(stats(still))
+    assert lines[0] == "1280×720 · png"
+    assert lines[3].split()[:3] == ["the", "picture", "1"]
+    assert not any("0:00" in line or "per second" in line for line in lines)
     turned = compression({0: HIGH}, 1, video={"rotation": 90, "duration_s": None, "fps": None})
     assert shown(stats(turned))[0] == "unknown length · 1280×720 · h264 · rotated by 90°"
 

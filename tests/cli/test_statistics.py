@@ -65,10 +65,15 @@ def test_the_record_is_that_of_ask_without_the_answer(longvu: Longvu, busy: Path
     assert shown["compression"] == asked["compression"]
     assert (shown["command"], shown["question"], shown["video"]) == ("stats", QUESTION, asked["video"])
     assert asked.keys() - shown.keys() == {"answer", "finish_reason", "token_ids"}
-    assert asked["settings"].keys() - shown["settings"].keys() == {"temperature", "top_p", "max_new_tokens", "seed"}
-    assert shown["timing_s"]["prefill"] is None
-    assert shown["timing_s"]["generate"] is None
-    assert shown["timing_s"]["first_token"] is None
+    assert shown["settings"] == asked["settings"] | {"max_new_tokens": 128}
+    assert [shown["timing_s"][stage] for stage in ("prefill", "generate", "first_token")] == [0, 0, 0]
+
+
+def test_no_stats_leaves_nothing_to_print(longvu: Longvu, busy: Path) -> None:
+    ran = longvu("stats", busy, "--no-stats")
+    assert (ran.code, ran.out) == (2, "")
+    assert "nothing to print" in ran.err
+    assert json.loads(longvu("stats", busy, "--no-stats", "--json").out)["command"] == "stats"
 
 
 def test_without_a_question_only_what_waits_for_one_is_undecided(longvu: Longvu, busy: Path) -> None:
@@ -158,5 +163,5 @@ def test_tokens_cut_for_lack_of_room_are_told(longvu: Longvu, busy: Path) -> Non
     assert (compression["regime"], compression["spatial_compression"]) == ("spatial", True)
     assert compression["tokens"]["visual"] <= compression["visual_budget"]
     assert compression["truncated_tokens"] > 0
-    assert numbers_of(ran.out, "of these cut for lack of room") == [str(compression["truncated_tokens"])]
+    assert numbers_of(ran.out, "besides, cut for lack of room") == [str(compression["truncated_tokens"])]
     assert "(not needed)" not in ran.out

@@ -55,15 +55,14 @@ def ask(
     require_video(video, settings[0], moments.decoding())
     require_folder(save_frames)
     loaded = load_model(model, "ANSWER", output, cache, moments.decoding())
-    answered = _answer(loaded, "ask", video, question, settings, output)
-    if save_frames is not None:
-        write_frames(video, settings[0], moments.decoding(), answered.compression.kept, save_frames, output)
+    _answer(loaded, "ask", video, question, settings, moments, save_frames, output)
     return OK
 
 
 def describe(
     output: Output,
     videos: Annotated[list[str], typer.Argument(help="Video files, or pictures.", metavar="VIDEO...")],
+    save_frames: SaveFrames = None,
     *,
     model: ModelFlags,
     moments: VideoFlags,
@@ -75,26 +74,30 @@ def describe(
     """Describe each video.
 
     The model is loaded once for all. With several videos, a line `==> VIDEO <==` goes before each description; one
-    that cannot be read is reported, the others go on, and the exit code is 6.
+    that cannot be read is reported, the others go on, and the exit code is 6. With --save-frames, several videos have
+    a folder each, named by their number.
     """
     settings = moments.options(), compression.options(), answer.options()
     if len(videos) == 1:
         require_video(videos[0], settings[0], moments.decoding())
+    require_folder(save_frames)
     loaded = load_model(model, "ANSWER", output, cache, moments.decoding())
     from longvu_cli.prompt import DESCRIBE
 
-    failures: list[LongVUError] = []
+    # Codes, not errors: an error's traceback would keep the tensors of a video that did not fit.
+    failures: list[int] = []
     for number, video in enumerate(videos):
         if len(videos) > 1:
             output.answer_heading(video, first=number == 0)
         try:
-            _answer(loaded, "describe", video, DESCRIBE, settings, output)
+            folder = save_frames / f"{number + 1:04}" if save_frames is not None and len(videos) > 1 else save_frames
+            _answer(loaded, "describe", video, DESCRIBE, settings, moments, folder, output)
         except LongVUError as error:
-            failures.append(error)
+            failures.append(exit_code(error))
             output.error(error, path=video if len(videos) > 1 else None)
     if failures and len(videos) > 1:
         return SOME_FAILED
-    return exit_code(failures[0]) if failures else OK
+    return failures[0] if failures else OK
 
 
 def require_video(video: str, sampling: SamplingOptions, decoding: DecodingOptions) -> None:
@@ -145,9 +148,11 @@ def _answer(
     video: str,
     question: str,
     settings: tuple[SamplingOptions, CompressionOptions, GenerationOptions],
+    moments: VideoFlags,
+    frames_to: Path | None,
     output: Output,
-) -> Answer:
-    """Stream one answer, then say what it rests on."""
+) -> None:
+    """Stream one answer, then say what it rests on. The record comes last: it says that all went well."""
     from longvu_cli.cli.rendering import summary
     from longvu_cli.records import answer_record
 
@@ -168,6 +173,7 @@ def _answer(
     assert answer is not None, "the last chunk carries the answer"
     output.answer_end()
     tell(video, answer.compression, output)
+    if frames_to is not None:
+        write_frames(video, sampling, moments.decoding(), answer.compression.kept, frames_to, output)
     output.summary(summary(answer.compression))
     output.record(answer_record(command, answer))
-    return answer

@@ -123,10 +123,10 @@ class Output:
 
     def summary(self, *renderables: object) -> None:
         """The statistics after an answer."""
-        if self.options.stats and not self.options.quiet and not self.options.json:
+        if self.options.stats and not self.options.quiet:
             console = self.err_console()
             for renderable in renderables:
-                console.print(renderable)
+                console.print(renderable, soft_wrap=not console.is_terminal)
 
     def error(self, error: LongVUError, *, path: str | None = None) -> None:
         """One sentence and the next thing to try; with ``--json`` a record on stdout."""

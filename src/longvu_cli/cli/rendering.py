@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -35,15 +35,10 @@ def summary(compression: Compression) -> Text:
 
 def stats(compression: Compression, *, strip_width: int = STRIP_WIDTH) -> Group:
     """The table of steps, the strip along the time line, and the settings."""
-    return Group(
-        _heading(compression),
-        Text(),
-        _steps(compression),
-        Text(),
-        _strip(compression, strip_width),
-        Text(),
-        _settings(compression),
-    )
+    parts: list[RenderableType] = [_heading(compression), Text(), _steps(compression), Text()]
+    if not compression.video.is_still:  # a picture has no time line
+        parts += [_strip(compression, strip_width), Text()]
+    return Group(*parts, _settings(compression))
 
 
 def _heading(compression: Compression) -> Text:
@@ -67,7 +62,7 @@ def _steps(compression: Compression) -> Table:
         table.add_column(heading, justify="right")
     low = frames.kept - frames.high_resolution
     rows = (
-        (f"sampled at {compression.sampling.fps:g} per second", f"{frames.sampled:,}", tokens.dense),
+        (_sampled_name(compression), f"{frames.sampled:,}", tokens.dense),
         (_temporal_name(compression), f"{frames.kept:,}", tokens.after_temporal),
         (
             "query-guided resolution",
@@ -82,11 +77,17 @@ def _steps(compression: Compression) -> Table:
     )
     for name, frame_text, count in rows:
         table.add_row(name, frame_text, f"{count:,}", _share(count, tokens.dense))
+    if statistics.truncated_tokens:
+        table.add_row("besides, cut for lack of room", "", f"{statistics.truncated_tokens:,}", "")
     table.add_row(Text("read by the language model", style="bold"), "", f"{tokens.visual:,}", "")
     table.add_row("room for the video", "", f"{statistics.visual_budget:,}", "")
-    if statistics.truncated_tokens:
-        table.add_row("of these cut for lack of room", "", f"{statistics.truncated_tokens:,}", "")
     return table
+
+
+def _sampled_name(compression: Compression) -> str:
+    if compression.video.is_still:
+        return "the picture"
+    return f"sampled at {compression.sampling.fps:g} per second"
 
 
 def _temporal_name(compression: Compression) -> str:
@@ -146,7 +147,8 @@ def _time_axis(compression: Compression, cells: int) -> Text:
 def _settings(compression: Compression) -> Text:
     recipe, statistics = compression.recipe, compression.statistics
     mark = ">" if recipe.name is RecipeName.PAPER else "≥"
-    lines = [f"regime    {statistics.regime.value}: {_REGIMES[statistics.regime]}"]
+    meaning = "a still: read at one resolution" if compression.video.is_still else _REGIMES[statistics.regime]
+    lines = [f"regime    {statistics.regime.value}: {meaning}"]
     if any(frame.resolution is None for frame in statistics.per_frame):
         lines.append("          which frames get full resolution depends on the question")
     lines += [
@@ -168,15 +170,11 @@ def clock(seconds: float) -> str:
 
 
 def _seconds(timing: Timing) -> str:
-    stages = {name: value for name, value in vars(timing).items() if value is not None}
-    total, first = stages.pop("total"), stages.pop("first_token", None)
-    # Stages too short to matter make the line hard to read.
-    shown = " · ".join(f"{name} {value:.1f}" for name, value in stages.items() if value >= 0.05)
-    return (
-        (f"{shown} · " if shown else "")
-        + f"total {total:.1f}"
-        + (f" (first token after {first:.1f})" if first is not None else "")
-    )
+    """The stages that took long enough to matter, the total, and beside it the load, which it does not count."""
+    apart = ("load", "total", "first_token")
+    stages = [f"{name} {value:.1f}" for name, value in vars(timing).items() if name not in apart and value >= 0.05]
+    first = f", first token after {timing.first_token:.1f}" if timing.first_token else ""
+    return " · ".join([*stages, f"total {timing.total:.1f}"]) + f" (load {timing.load:.1f} before{first})"
 
 
 def _share(part: int, whole: int) -> str:

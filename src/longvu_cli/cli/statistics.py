@@ -9,7 +9,7 @@ import typer
 from longvu_cli.cli.answering import SaveFrames, require_folder, require_video, tell, write_frames
 from longvu_cli.cli.errors import OK
 from longvu_cli.cli.loading import load_model
-from longvu_cli.cli.options import CacheFlags, CompressionFlags, ModelFlags, VideoFlags
+from longvu_cli.cli.options import AnswerFlags, CacheFlags, CompressionFlags, ModelFlags, SummaryFlags, VideoFlags
 from longvu_cli.cli.output import Output
 from longvu_cli.errors import UsageError
 
@@ -26,14 +26,19 @@ def stats(
     moments: VideoFlags,
     compression: CompressionFlags,
     cache: CacheFlags,
+    answer: AnswerFlags,
+    summary: SummaryFlags,
 ) -> int:
     """Show what the compression keeps of a video.
 
-    Needs no language model: without a question none of its weights, with one only its embeddings.
+    Needs no language model: without a question none of its weights, with one only its embeddings. The options of the
+    answer are those of `ask`, for the record; they do not change what is kept.
     """
+    if not summary.stats and not output.options.json:
+        raise UsageError("--no-stats leaves `longvu stats` nothing to print", hint="add --json, or leave it out")
     if question is not None and not question.strip():
         raise UsageError("the question is empty", hint="leave it out to see what holds for every question")
-    sampling, options = moments.options(), compression.options()
+    sampling, options, generation = moments.options(), compression.options(), answer.options()
     decoding = moments.decoding()
     require_video(video, sampling, decoding)
     require_folder(save_frames)
@@ -50,10 +55,10 @@ def stats(
             on_progress=output.on_progress,
         )
     tell(video, compressed, output)
-    if output.options.json:
-        output.record(compression_record("stats", compressed))
-    else:
-        output.print(rendered(compressed))
     if save_frames is not None:
         write_frames(video, sampling, decoding, compressed.kept, save_frames, output)
+    if output.options.json:
+        output.record(compression_record("stats", compressed, generation))
+    else:
+        output.print(rendered(compressed))
     return OK
