@@ -47,7 +47,7 @@ from longvu_cli.results import Answer, CacheUse, Chunk, Compression, FinishReaso
 from longvu_cli.timing import Stopwatch
 from longvu_cli.variants import choose_variant
 from longvu_cli.video import Video, VideoInfo
-from longvu_cli.weights import DownloadPlan, Part, locate
+from longvu_cli.weights import DownloadPlan, Part, Variant, locate
 
 
 def _unheard(*_: object) -> None:
@@ -104,6 +104,7 @@ class LongVU:
         options: ModelOptions | None = None,
         cache: FeatureCache | None = None,
         decoding: DecodingOptions | None = None,
+        on_chosen: Callable[[Variant], None] = _unheard,
         on_download: Callable[[DownloadPlan], None] = _unheard,
         tqdm_class: type[Any] | None = None,
     ) -> LongVU:
@@ -117,6 +118,7 @@ class LongVU:
             options: device, number format, quantisation and so on; its ``model`` is replaced by ``model``.
             cache: keeps the features of videos, so that further questions about one are quick; None: nothing is kept.
             decoding: how videos are decoded; the frames are the same whatever the choice.
+            on_chosen: hears which model ``auto`` takes, before anything is downloaded.
             on_download: hears of a download before it starts.
             tqdm_class: draws a download's progress.
 
@@ -134,6 +136,7 @@ class LongVU:
             )
         if chosen.model == "auto":
             variant = choose_variant(free_memory(device), dtype=dtype, quantize=chosen.quantize, device=str(device))
+            on_chosen(variant)
             chosen = replace(chosen, model=variant.name)
         weights = locate(chosen, part, on_download=on_download, tqdm_class=tqdm_class)
         watch = Stopwatch(lambda: synchronize(device))

@@ -42,10 +42,20 @@ def test_a_download_of_more_than_100_mb_is_announced(
     assert longvu("stats", clip, "-q").err == ""
 
 
-def test_the_chosen_model_is_said(longvu: Longvu, clip: Path, settings: dict[str, Any]) -> None:
+def test_the_chosen_model_is_said_before_anything_is_fetched(
+    longvu: Longvu, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("longvu_cli.longvu.free_memory", lambda device: 64 * 2**30)
+    told = "longvu: --model auto takes 7b, the largest that fits the free memory of the device\n"
+    ran = longvu("ask", clip, QUESTION, "--no-stats", "-m", "auto", "--offline", "--device=cpu")
+    assert ran.code == 4
+    assert ran.err.startswith(told + "longvu: error: ")
+    assert told not in longvu("ask", clip, QUESTION, "-q", "-m", "auto", "--offline", "--device=cpu").err
+
+
+def test_verbose_names_the_model(longvu: Longvu, clip: Path) -> None:
     told = f"longvu: model qwen from {QWEN} (float32 on cpu)\n"
-    assert longvu("ask", clip, QUESTION, SHORT, "--no-stats", "-m", "auto").err == told
-    assert longvu("ask", clip, QUESTION, SHORT, "-q", "-m", "auto").err == ""
+    assert longvu("ask", clip, QUESTION, SHORT, "--no-stats", "-v").err == told
     assert longvu("ask", clip, QUESTION, SHORT, "--no-stats").err == ""
 
 

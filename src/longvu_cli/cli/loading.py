@@ -10,7 +10,7 @@ from longvu_cli.config import DecodingOptions
 
 if TYPE_CHECKING:
     from longvu_cli.longvu import LongVU
-    from longvu_cli.weights import DownloadPlan, Part
+    from longvu_cli.weights import DownloadPlan, Part, Variant
 
 # Downloads above this size are announced.
 ANNOUNCED_BYTES = 100_000_000
@@ -33,22 +33,23 @@ def load_model(
         if plan.bytes_missing > ANNOUNCED_BYTES:
             output.note(f"downloading {plan.bytes_missing / 1e9:.2f} GB of {plan.repo} to {plan.destination}")
 
+    def choose(variant: Variant) -> None:
+        output.note(f"--model auto takes {variant.name}, the largest that fits the free memory of the device")
+
     model = LongVU.from_pretrained(
         flags.model,
         part=part,
         options=options,
         cache=None if cache.no_cache else FeatureCache.default(),
         decoding=decoding,
+        on_chosen=choose,
         on_download=announce,
         tqdm_class=tqdm if output.animated else None,
     )
     info = model.info
     told = f"model {info.name} from {info.source}" + (f" at {info.revision}" if info.revision else "")
     quantized = "" if info.quantization == "none" else f", {info.quantization}"
-    if flags.model == "auto":
-        output.note(f"{told} ({info.dtype}{quantized} on {info.device})")
-    else:
-        output.detail(f"{told} ({info.dtype}{quantized} on {info.device})")
+    output.detail(f"{told} ({info.dtype}{quantized} on {info.device})")
     for notice in info.notices:
         output.warning(notice)
     return model
