@@ -76,8 +76,8 @@ def make_repos(folder: Path) -> dict[str, Path]:
 def trips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trip]:
     """Every repository's trip, two at a time."""
     folder = tmp_path_factory.mktemp("hub")
-    ask: list[Any] = ["ask", VIDEO, QUESTION, "--max-new-tokens=6", "--json", "--no-cache"]
-    stats: list[Any] = ["stats", VIDEO, "--json", "--no-cache"]
+    ask: list[Any] = ["ask", VIDEO, QUESTION, "--max-new-tokens=6", "--json", "--no-stats", "--no-cache"]
+    stats: list[Any] = ["stats", VIDEO, "--json", "--no-stats", "--no-cache"]
     towers = ["--dinov2=towers/dinov2", "--siglip=towers/siglip"]
     runs: dict[str, list[list[Any]]] = {name: [[*ask, f"--model=org/{name}"]] for name in FORMS}
     runs["bare"] = [[*ask, "--model=org/bare", *towers]]
