@@ -166,6 +166,8 @@ def test_settings_that_do_not_matter_share_their_features(model: LongVU, video: 
         CompressionOptions(context_length=900),
         CompressionOptions(anchor=Anchor.MIDDLE),
         CompressionOptions(frame_position_encoding=True),
+        CompressionOptions(query_guided=False),
+        CompressionOptions(spatial_compression=False),
     ):
         assert use(model, video, compression=options) is HIT
 

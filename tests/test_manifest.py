@@ -53,6 +53,8 @@ def test_every_option_of_a_row() -> None:
         "temporal_reduction": "uniform",
         "anchor": "middle",
         "frame_position_encoding": True,
+        "query_guided": False,
+        "spatial-compression": False,
         "max_new_tokens": 3,
         "temperature": 1,
         "top_p": 0.5,
@@ -65,6 +67,7 @@ def test_every_option_of_a_row() -> None:
     assert (compression.recipe, compression.still) == (RecipeName.PAPER, StillMode.VIDEO)
     assert (compression.context_length, compression.dino_threshold, compression.stc_threshold) == (4000, 0.5, 0.0)
     assert (compression.frame_position_encoding, compression.anchor.value) == (True, "middle")
+    assert (compression.query_guided, compression.spatial_compression) == (False, False)
 
 
 def test_null_says_nothing() -> None:

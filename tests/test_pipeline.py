@@ -91,7 +91,13 @@ def look(modules: Modules, media: Path, recipe: Recipe, low_cap: int, sampling: 
     """The encoded video; one that was seen before with all the same is not looked at again."""
     needs_cap = recipe.temporal_reduction in (TemporalReduction.DINOV2, TemporalReduction.SIGLIP)
     question_free = replace(
-        recipe, context_length=0, stc_threshold=0.0, anchor=Anchor.FIRST, frame_position_encoding=False
+        recipe,
+        context_length=0,
+        stc_threshold=0.0,
+        anchor=Anchor.FIRST,
+        frame_position_encoding=False,
+        query_guided=True,
+        spatial_compression=True,
     )
     key = (id(modules), media, sampling, question_free, low_cap if needs_cap else 0)
     if key not in SEEN:
@@ -326,6 +332,54 @@ def test_what_still_exceeds_the_budget_is_cut_and_counted(modules: Modules, pari
     assert run.statistics.tokens.visual == sum(per_window)
     assert run.statistics.tokens.visual > 809 - 4
     check_sums(run)
+
+
+# --- what a step is compared with: the same without it --------------------------------------------------------------
+
+
+def test_without_the_query_as_many_frames_are_restored_evenly_spread(modules: Modules, parity: Path) -> None:
+    options = replace(PAPER, temporal_reduction=TemporalReduction.NONE, context_length=700)
+    guided = see(modules, parity / SHORT, options)
+    spread = see(modules, parity / SHORT, replace(options, query_guided=False))
+    high = [frame.index for frame in spread.statistics.per_frame if frame.resolution is Resolution.HIGH]
+    assert high == [3, 9]
+    assert [frame.tokens for frame in spread.statistics.per_frame] == [84 if i in (3, 9) else 40 for i in range(12)]
+    assert replace(spread.statistics, per_frame=()) == replace(guided.statistics, per_frame=())
+    # How relevant each frame is stays what it was.
+    assert [f.relevance for f in spread.statistics.per_frame] == [f.relevance for f in guided.statistics.per_frame]
+    check_sums(spread)
+
+
+def test_without_the_query_nothing_waits_for_a_question(modules: Modules, parity: Path) -> None:
+    # B = 700 − 16 − 58 = 626: 12 · 40 tokens and 3 frames restored.
+    options = replace(PAPER, temporal_reduction=TemporalReduction.NONE, context_length=700, query_guided=False)
+    run = see(modules, parity / SHORT, options, question=None)
+    high = [frame.index for frame in run.statistics.per_frame if frame.resolution is Resolution.HIGH]
+    assert high == [2, 6, 10]
+    assert all(frame.relevance is None for frame in run.statistics.per_frame)
+    check_sums(run)
+    assert torch.equal(run.tokens, see(modules, parity / SHORT, options, question="").tokens)
+
+
+def test_without_spatial_compression_the_end_is_cut_and_counted(modules: Modules, parity: Path) -> None:
+    options = CompressionOptions(temporal_reduction=TemporalReduction.NONE, context_length=900)
+    run = see(modules, parity / LONGER, replace(options, spatial_compression=False))
+    assert run.statistics.regime is Regime.SPATIAL
+    assert not run.statistics.spatial_compression
+    assert run.statistics.visual_budget == run.statistics.tokens.visual == 809  # 9 frames of 84 tokens, and 53 more
+    assert [frame.tokens for frame in run.statistics.per_frame] == [*[84] * 9, 53, *[0] * 20]
+    assert run.statistics.tokens.after_query == 30 * 84
+    assert run.statistics.truncated_tokens == 30 * 84 - 809
+    check_sums(run)
+    whole = see(modules, parity / LONGER, replace(options, context_length=8192))
+    assert torch.equal(run.tokens, whole.tokens[:809])
+
+
+def test_where_everything_fits_the_switches_change_nothing(modules: Modules, parity: Path) -> None:
+    usual = see(modules, parity / SHORT)
+    other = see(modules, parity / SHORT, CompressionOptions(query_guided=False, spatial_compression=False))
+    assert other.statistics == usual.statistics
+    assert torch.equal(other.tokens, usual.tokens)
 
 
 # --- frame position encoding ----------------------------------------------------------------------------------------

@@ -318,6 +318,8 @@ class CompressionOptions:
     dino_threshold: float | None = None
     stc_threshold: float | None = None
     still: StillMode = StillMode.IMAGE
+    query_guided: bool = True
+    spatial_compression: bool = True
 
     def __post_init__(self) -> None:
         if self.context_length is not None and self.context_length < 1:
@@ -358,6 +360,8 @@ class CompressionOptions:
             low_side=config.low_side,
             image_checkpoint=config.key_side == 1,
             still=self.still,
+            query_guided=self.query_guided,
+            spatial_compression=self.spatial_compression,
         )
 
     def _stc_threshold(self, config: ModelConfig) -> float:
@@ -384,6 +388,10 @@ class Recipe:
         reply_tokens: R, ids kept free for the reply.
         high_side, low_side: sides of the two grids.
         image_checkpoint: whether the checkpoint was trained on stills only (one key per query).
+        query_guided: whether the frames that get full resolution are those most relevant for the question; else as
+            many are spread evenly (paper, Figure 7: "w/o Query").
+        spatial_compression: whether tokens that look alike are dropped where there are too many; else what exceeds the
+            budget is cut from the end (paper, Figure 7: "w/o STC").
     """
 
     name: RecipeName
@@ -399,6 +407,8 @@ class Recipe:
     low_side: int
     image_checkpoint: bool
     still: StillMode
+    query_guided: bool
+    spatial_compression: bool
 
     @property
     def temporal_window(self) -> int:

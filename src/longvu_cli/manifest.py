@@ -198,7 +198,7 @@ def _of_cell(column: str, cell: str) -> object:
     word = cell.strip().lower()
     if column in ("start", "end"):
         return word
-    if column == "frame_position_encoding" and word in _TRUTHS:
+    if column in _SWITCHES and word in _TRUTHS:
         return _TRUTHS[word]
     for kind in (int, float):
         try:
@@ -208,6 +208,7 @@ def _of_cell(column: str, cell: str) -> object:
     return word
 
 
+_SWITCHES = ("frame_position_encoding", "query_guided", "spatial_compression")
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -339,6 +340,8 @@ _OPTIONS: Mapping[str, _Option] = {
     "anchor": _Option("compression", "anchor", _choice(Anchor)),
     "frame_position_encoding": _Option("compression", "frame_position_encoding", _truth),
     "still": _Option("compression", "still", _choice(StillMode)),
+    "query_guided": _Option("compression", "query_guided", _truth),
+    "spatial_compression": _Option("compression", "spatial_compression", _truth),
     "max_new_tokens": _Option("generation", "max_new_tokens", _whole),
     "temperature": _Option("generation", "temperature", _number),
     "top_p": _Option("generation", "top_p", _number),

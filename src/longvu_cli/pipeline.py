@@ -33,8 +33,8 @@ import torch
 from longvu_cli.adaptive_batch import AdaptiveBatch
 from longvu_cli.compression.budget import Budget, Plan, plan, still_plan
 from longvu_cli.compression.frame_position_encoding import frame_position_encoding
-from longvu_cli.compression.selective_feature_reduction import full_resolution_frames, relevance
-from longvu_cli.compression.spatial_token_compression import fit, keep_tokens
+from longvu_cli.compression.selective_feature_reduction import full_resolution_frames, relevance, spread_frames
+from longvu_cli.compression.spatial_token_compression import cut, fit, keep_tokens
 from longvu_cli.compression.temporal_reduction import keep_frames, may_be_kept, window_similarity
 from longvu_cli.config import Recipe, RecipeName, StillMode, TemporalReduction
 from longvu_cli.encoded_video import EncodedVideo
@@ -262,7 +262,7 @@ def compress(
         low = _sequences(resize_grid(fused, recipe.low_side), low_crop, vision)
     if text is not None and low is not None:
         scores = relevance(low, text)
-    if 0 < chosen.restored < len(kept) and scores is None:
+    if 0 < chosen.restored < len(kept) and recipe.query_guided and scores is None:
         return CompressedVideo(
             tokens=None,
             kept=kept,
@@ -271,16 +271,21 @@ def compress(
 
     is_high = torch.full((len(kept),), chosen.base is Resolution.HIGH)
     if chosen.restored:
-        is_high[_restored(scores, chosen.restored, len(kept)).cpu()] = True
+        is_high[_restored(scores if recipe.query_guided else None, chosen.restored, len(kept)).cpu()] = True
     high = _sequences(fused[is_high.to(fused.device)], high_crop, vision) if is_high.any() else None
     sequences = _in_order(high, low, is_high)
 
     keep = [torch.ones(len(sequence), dtype=torch.bool) for sequence in sequences]
     truncated = 0
     if chosen.spatial_compression:  # every frame has the same resolution here: none was restored
-        similar = keep_tokens(torch.stack(sequences), recipe)
-        fitting = fit(similar, room.visual_budget)
-        truncated = int(similar.sum()) - int(fitting.sum())
+        stacked = torch.stack(sequences)
+        if recipe.spatial_compression:
+            distinct = keep_tokens(stacked, recipe)
+            fitting = fit(distinct, room.visual_budget)
+        else:
+            distinct = torch.ones(stacked.shape[:2], dtype=torch.bool)
+            fitting = cut(distinct, room.visual_budget)
+        truncated = int(distinct.sum()) - int(fitting.sum())
         keep = list(fitting.cpu())
     tokens = torch.cat([sequence[mask.to(sequence.device)] for sequence, mask in zip(sequences, keep, strict=True)])
     per_frame = [int(mask.sum()) for mask in keep]
@@ -289,7 +294,7 @@ def compress(
         tokens = tokens + frame_position_encoding(steps, tokens.shape[1]).to(tokens.dtype)
     statistics = CompressionStatistics(
         regime=chosen.regime,
-        spatial_compression=chosen.spatial_compression,
+        spatial_compression=chosen.spatial_compression and recipe.spatial_compression,
         text_tokens=text_tokens,
         visual_budget=room.visual_budget,
         frames=FrameCounts(sampled=len(encoded.times), kept=len(kept), high_resolution=int(is_high.sum())),
@@ -325,8 +330,8 @@ def _sequences(grids: torch.Tensor, kept: Crop, vision: Vision) -> torch.Tensor:
 
 
 def _restored(scores: torch.Tensor | None, count: int, kept: int) -> torch.Tensor:
-    """Indices of the frames that get full resolution back; without scores only "all" can be answered."""
-    return torch.arange(kept) if scores is None else full_resolution_frames(scores, count)
+    """Indices of the frames that get full resolution back; without scores they are evenly spread."""
+    return spread_frames(kept, count) if scores is None else full_resolution_frames(scores, count)
 
 
 def _in_order(high: torch.Tensor | None, low: torch.Tensor | None, is_high: torch.Tensor) -> list[torch.Tensor]:

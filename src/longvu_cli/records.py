@@ -75,6 +75,8 @@ def _settings(compression: Compression, generation: GenerationOptions) -> Record
         "anchor": recipe.anchor.value,
         "frame_position_encoding": recipe.frame_position_encoding,
         "still": recipe.still.value,
+        "query_guided": recipe.query_guided,
+        "spatial_compression": recipe.spatial_compression,
         "temperature": generation.temperature,
         "top_p": generation.top_p,
         "max_new_tokens": generation.max_new_tokens,

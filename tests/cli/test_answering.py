@@ -58,6 +58,8 @@ SETTINGS = {
     "anchor": str,
     "frame_position_encoding": bool,
     "still": str,
+    "query_guided": bool,
+    "spatial_compression": bool,
 }
 GENERATION = {"temperature": float, "top_p": float, "max_new_tokens": int, "seed": (int, type(None))}
 FRAMES = {"sampled": int, "kept": int, "high_resolution": int}

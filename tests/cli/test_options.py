@@ -73,6 +73,8 @@ VARIABLES: dict[str, tuple[str, str, Any]] = {
     "LONGVU_ANCHOR": ("middle", "anchor", "middle"),
     "LONGVU_FRAME_POSITION_ENCODING": ("1", "frame_position_encoding", True),
     "LONGVU_STILL": ("video", "still", "video"),
+    "LONGVU_QUERY_GUIDED": ("0", "query_guided", False),
+    "LONGVU_SPATIAL_COMPRESSION": ("0", "spatial_compression", False),
 }
 
 

@@ -59,6 +59,8 @@ def compression(
         low_side=8,
         image_checkpoint=False,
         still=StillMode.IMAGE,
+        query_guided=True,
+        spatial_compression=True,
     )
     made = Compression(
         video=dataclasses.replace(info, **(video or {})),
@@ -195,3 +197,17 @@ def test_what_is_said_of_other_files() -> None:
 )
 def test_a_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_steps_that_were_left_out_are_named() -> None:
+    made = compression({0: HIGH, 1: LOW}, 10, regime=Regime.SPATIAL, truncated_tokens=1711)
+    without = dataclasses.replace(made, recipe=dataclasses.replace(made.recipe, spatial_compression=False))
+    lines = shown(stats(without))
+    assert any(line.startswith("spatial token compression (off) ") for line in lines)
+    assert "regime    spatial: too many frames: the end of the video is cut" in lines
+    assert [line.split()[-1] for line in lines if line.startswith("besides, cut for lack of room")] == ["1,711"]
+    spread = dataclasses.replace(made, recipe=dataclasses.replace(made.recipe, query_guided=False))
+    spread = dataclasses.replace(spread, statistics=dataclasses.replace(made.statistics, regime=Regime.MIXED))
+    lines = shown(stats(spread))
+    assert any(line.startswith("full resolution, evenly spread ") for line in lines)
+    assert "regime    mixed: full resolution evenly spread, low elsewhere" in lines

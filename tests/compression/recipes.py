@@ -21,6 +21,8 @@ RELEASED = Recipe(
     low_side=8,
     image_checkpoint=False,
     still=StillMode.IMAGE,
+    query_guided=True,
+    spatial_compression=True,
 )
 PAPER = replace(RELEASED, name=RecipeName.PAPER)
 

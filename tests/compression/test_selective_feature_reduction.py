@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from longvu_cli.compression.selective_feature_reduction import full_resolution_frames, relevance
+from longvu_cli.compression.selective_feature_reduction import full_resolution_frames, relevance, spread_frames
 
 
 def test_relevance_is_the_mean_of_all_dot_products() -> None:
@@ -37,3 +37,16 @@ def test_the_most_relevant_frames_come_in_temporal_order() -> None:
     assert full_resolution_frames(scores, 3).tolist() == [1, 3, 4]
     assert full_resolution_frames(scores, 1).tolist() == [1]
     assert full_resolution_frames(scores, 6).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_spread_frames_are_the_middles_of_equal_parts() -> None:
+    assert spread_frames(12, 2).tolist() == [3, 9]
+    assert spread_frames(10, 3).tolist() == [1, 5, 8]
+    assert spread_frames(7, 1).tolist() == [3]
+    assert spread_frames(5, 0).tolist() == []
+    for kept in range(1, 30):
+        assert spread_frames(kept, kept).tolist() == list(range(kept))
+        for count in range(1, kept):
+            spread = spread_frames(kept, count).tolist()
+            assert len(set(spread)) == count
+            assert (min(spread) >= 0, max(spread) < kept, spread == sorted(spread)) == (True, True, True)

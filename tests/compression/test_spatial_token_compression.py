@@ -9,7 +9,7 @@ import pytest
 import torch
 from recipes import PAPER, RELEASED, paper, released
 
-from longvu_cli.compression.spatial_token_compression import anchor_frame, fit, keep_tokens
+from longvu_cli.compression.spatial_token_compression import anchor_frame, cut, fit, keep_tokens
 from longvu_cli.config import Anchor, Recipe, RecipeName
 
 
@@ -171,3 +171,11 @@ def test_random_masks_fit_as_a_loop_fits_them() -> None:
         assert kept.tolist() == naive_fit(keep.tolist(), budget)
         assert int(kept.sum()) <= budget
         assert not (kept & ~keep).any()
+
+
+def test_a_cut_keeps_the_beginning() -> None:
+    keep = torch.ones(5, 4, dtype=torch.bool)
+    assert cut(keep, 10).sum(dim=1).tolist() == [4, 4, 2, 0, 0]
+    assert cut(keep, 10)[2].tolist() == [True, True, False, False]
+    assert torch.equal(cut(keep, 20), keep)
+    assert torch.equal(cut(keep, 99), keep)

@@ -168,6 +168,23 @@ class CompressionFlags:
         StillMode,
         _option("--still", panel=_COMPRESSION, help="Give a picture as an image, or as a video of one frame."),
     ] = StillMode.IMAGE
+    query_guided: Annotated[
+        bool,
+        _option(
+            "--query-guided/--no-query-guided",
+            panel=_COMPRESSION,
+            help="Full resolution for the frames that matter for the question, or for as many evenly spread "
+            "(paper, Table 3).",
+        ),
+    ] = True
+    spatial_compression: Annotated[
+        bool,
+        _option(
+            "--spatial-compression/--no-spatial-compression",
+            panel=_COMPRESSION,
+            help="Where there are too many tokens, drop those that look alike, or cut the end (paper, Table 3).",
+        ),
+    ] = True
 
     def options(self) -> CompressionOptions:
         """As the library takes them."""

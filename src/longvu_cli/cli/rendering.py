@@ -65,12 +65,12 @@ def _steps(compression: Compression) -> Table:
         (_sampled_name(compression), f"{frames.sampled:,}", tokens.dense),
         (_temporal_name(compression), f"{frames.kept:,}", tokens.after_temporal),
         (
-            "query-guided resolution",
+            "query-guided resolution" if compression.recipe.query_guided else "full resolution, evenly spread",
             f"{frames.high_resolution:,} full + {low:,} low",
             tokens.after_query,
         ),
         (
-            "spatial token compression" + ("" if statistics.spatial_compression else " (not needed)"),
+            _spatial_name(compression),
             "",
             tokens.visual,
         ),
@@ -96,6 +96,12 @@ def _temporal_name(compression: Compression) -> str:
     if method is TemporalReduction.NONE:
         return "temporal reduction (off)"
     return f"temporal reduction by {method.value}" + (" (kept all)" if kept_all else "")
+
+
+def _spatial_name(compression: Compression) -> str:
+    if not compression.recipe.spatial_compression:
+        return "spatial token compression (off)"
+    return "spatial token compression" + ("" if compression.statistics.spatial_compression else " (not needed)")
 
 
 def _strip(compression: Compression, width: int) -> Group:
@@ -147,7 +153,7 @@ def _time_axis(compression: Compression, cells: int) -> Text:
 def _settings(compression: Compression) -> Text:
     recipe, statistics = compression.recipe, compression.statistics
     mark = ">" if recipe.name is RecipeName.PAPER else "≥"
-    meaning = "a still: read at one resolution" if compression.video.is_still else _REGIMES[statistics.regime]
+    meaning = _meaning(compression)
     lines = [f"regime    {statistics.regime.value}: {meaning}"]
     if any(frame.resolution is None for frame in statistics.per_frame):
         lines.append("          which frames get full resolution depends on the question")
@@ -157,6 +163,17 @@ def _settings(compression: Compression) -> Text:
         f"seconds   {_seconds(compression.timing)}",
     ]
     return Text("\n".join(lines), style="dim")
+
+
+def _meaning(compression: Compression) -> str:
+    recipe, regime = compression.recipe, compression.statistics.regime
+    if compression.video.is_still:
+        return "a still: read at one resolution"
+    if regime is Regime.MIXED and not recipe.query_guided:
+        return "full resolution evenly spread, low elsewhere"
+    if regime is Regime.SPATIAL and not recipe.spatial_compression:
+        return "too many frames: the end of the video is cut"
+    return _REGIMES[regime]
 
 
 def clock(seconds: float) -> str:

@@ -46,6 +46,19 @@ def fit(keep: torch.Tensor, budget: int) -> torch.Tensor:
     return _first(shortened, budget)
 
 
+def cut(keep: torch.Tensor, budget: int) -> torch.Tensor:
+    """Cut what exceeds the budget from the end, as the released code cuts a sequence that is too long.
+
+    Args:
+        keep: [T, n] bool.
+        budget: tokens that fit.
+
+    Returns:
+        [T, n] bool, at most ``budget`` of them true.
+    """
+    return _first(keep, budget)
+
+
 def anchor_frame(window: torch.Tensor, anchor: Anchor) -> int:
     """The frame of a window that the others are compared with (paper, Table 5).
 
