@@ -5,7 +5,11 @@
     LongVUError
     ├── UsageError              the request contradicts itself or cannot be met
     │   ├── QuestionTooLong     the question leaves no room for the video
-    │   └── BadRow              a row of a list of questions says too little, or what no option takes
+    │   ├── BadRow              a row of a list of questions says too little, or what no option takes
+    │   ├── ExtraNotInstalled   it needs a package that is installed on request only
+    │   └── TrainingError       a training cannot be done as asked
+    │       ├── BadTrainingData the training data cannot be read, or a line of it is wrong
+    │       └── TrainingStateMismatch  the saved state is damaged, or that of another training
     ├── VideoError              the video cannot be read
     │   ├── VideoNotFound       no such file, a directory, a pipe, a URL, no permission, empty
     │   ├── NotAVideo           the bytes are of no accepted media format
@@ -21,7 +25,8 @@
     └── DeviceError             the device cannot do it
         ├── DeviceUnavailable   no such device, or a library that it needs is missing
         ├── DeviceOutOfMemory   the model or the video does not fit
-        └── NonFiniteLogits     the model computed NaN or infinity (a data type too small)
+        ├── NonFiniteLogits     the model computed NaN or infinity (a data type too small)
+        └── NonFiniteLoss       a training came to NaN or infinity (a learning rate too large)
 
 The command line turns each into one sentence, a hint and an exit code (``cli/errors.py``).
 """
@@ -53,6 +58,22 @@ class QuestionTooLong(UsageError):
 
 class BadRow(UsageError):
     """A row of a list of questions cannot be read."""
+
+
+class ExtraNotInstalled(UsageError):
+    """What was asked for needs a package that is installed on request only."""
+
+
+class TrainingError(UsageError):
+    """A training cannot be done as asked."""
+
+
+class BadTrainingData(TrainingError):
+    """The training data cannot be read, or a line of it is wrong."""
+
+
+class TrainingStateMismatch(TrainingError):
+    """The saved state of a training is damaged, or that of another one."""
 
 
 class VideoError(LongVUError):
@@ -117,3 +138,7 @@ class DeviceOutOfMemory(DeviceError):
 
 class NonFiniteLogits(DeviceError):
     """The language model computed NaN or infinity, usually because of a data type that is too small."""
+
+
+class NonFiniteLoss(DeviceError):
+    """A training came to NaN or infinity, usually because of a learning rate that is too large."""

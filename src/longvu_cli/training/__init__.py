@@ -1,0 +1,1 @@
+"""Training: a generic loop, and the fine-tuning of a released checkpoint."""
