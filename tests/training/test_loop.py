@@ -405,7 +405,7 @@ sys.path.insert(0, {here!r})
 from test_loop import *
 from accelerate import PartialState
 folder = Path(sys.argv[1])
-rank = PartialState().process_index
+rank = int(os.environ["RANK"])
 options = changed(accumulate=2, **json.loads(sys.argv[2]))
 interrupt = len(sys.argv) > 3 and rank == 1
 batches = Interrupting(7) if interrupt else Batches(seed=rank)

@@ -340,7 +340,8 @@ def _accelerator(options: LoopOptions) -> Accelerator:
     # accelerate keeps one state per process, which refuses another precision than that of the stage before.
     AcceleratorState._reset_state()
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(mixed_precision=precision, kwargs_handlers=[unused])
+    # Several processes on a CPU are seen as one unless it is named.
+    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=precision, kwargs_handlers=[unused])
 
 
 def _endless(batches: Iterable[Any]) -> Iterator[Any]:
