@@ -193,7 +193,7 @@ class ResultFile:
     def _require_ours(self, ours: bool) -> None:
         if not ours:
             raise UsageError(
-                f"{self._shown} holds something else than results of longvu batch",
+                f"{self._shown} holds something else than results of longvu",
                 hint="name a new file for the results",
             )
 

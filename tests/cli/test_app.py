@@ -19,7 +19,7 @@ def test_help_lists_the_commands(longvu: Longvu, arguments: tuple[str, ...]) -> 
     ran = longvu(*arguments)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith("Usage: longvu ")
-    for command in COMMANDS:
+    for command in (*COMMANDS, "eval"):
         assert f"\n  {command} " in ran.out
 
 
@@ -37,7 +37,10 @@ def test_the_version(longvu: Longvu) -> None:
     assert (ran.code, ran.out, ran.err) == (0, f"longvu {longvu_cli.__version__}\n", "")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["ask", "--help"], ["stats", "--fps=0", "a.mp4"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["ask", "--help"], ["eval", "needle", "--help"], ["stats", "--fps=0", "a.mp4"]],
+)
 def test_nothing_heavy_is_imported_for(arguments: list[str]) -> None:
     code = (
         f"import sys; sys.argv = ['longvu', *{arguments!r}]\n"

@@ -33,7 +33,11 @@ def test_zsh_can_load_the_script_from_fpath() -> None:
 
 @pytest.mark.parametrize(
     ("words", "expected"),
-    [("longvu ", {"ask", "describe", "stats", "batch"}), ("longvu ask --dino", {"--dinov2", "--dino-threshold"})],
+    [
+        ("longvu ", {"ask", "describe", "stats", "batch", "eval"}),
+        ("longvu ask --dino", {"--dinov2", "--dino-threshold"}),
+        ("longvu eval ", {"needle"}),
+    ],
 )
 def test_the_command_completes(cli_environment: dict[str, str], words: str, expected: set[str]) -> None:
     asked = {"_LONGVU_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}

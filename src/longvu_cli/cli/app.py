@@ -13,6 +13,7 @@ from longvu_cli.cli.answering import ask, describe
 from longvu_cli.cli.batch import batch
 from longvu_cli.cli.config_file import defaults
 from longvu_cli.cli.errors import run
+from longvu_cli.cli.evaluate import eval_app
 from longvu_cli.cli.options import with_flags
 from longvu_cli.cli.output import Output, OutputOptions
 from longvu_cli.cli.statistics import stats
@@ -52,6 +53,7 @@ app.command("ask")(with_flags(ask))
 app.command("describe")(with_flags(describe))
 app.command("stats")(with_flags(stats))
 app.command("batch")(with_flags(batch))
+app.add_typer(eval_app, name="eval")
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from longvu_cli.cli.evaluate import NeedleFlags
 from longvu_cli.cli.options import (
     AnswerFlags,
     CacheFlags,
@@ -32,9 +33,9 @@ from longvu_cli.errors import UsageError
 # Names another file, or with an empty value none.
 VARIABLE = "LONGVU_CONFIG"
 
-_GROUPS = (ModelFlags, VideoFlags, CompressionFlags, CacheFlags, AnswerFlags, OutputFlags, SummaryFlags)
+_GROUPS = (ModelFlags, VideoFlags, CompressionFlags, CacheFlags, AnswerFlags, OutputFlags, SummaryFlags, NeedleFlags)
 _KEYS = frozenset({field.name for group in _GROUPS for field in fields(group)} | {"save_frames"})
-_COMMANDS = ("ask", "describe", "stats", "batch")
+_COMMANDS = ("ask", "describe", "stats", "batch", "eval")
 
 
 def path() -> Path | None:

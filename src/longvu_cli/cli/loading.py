@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longvu_cli.cli.options import CacheFlags, ModelFlags
@@ -17,9 +18,19 @@ ANNOUNCED_BYTES = 100_000_000
 
 
 def load_model(
-    flags: ModelFlags, part_name: str, output: Output, cache: CacheFlags, decoding: DecodingOptions | None = None
+    flags: ModelFlags,
+    part_name: str,
+    output: Output,
+    cache: CacheFlags,
+    decoding: DecodingOptions | None = None,
+    *,
+    features: Path | None = None,
 ) -> LongVU:
-    """Load the part (a name of ``Part``) of the model that the flags ask for."""
+    """Load the part (a name of ``Part``) of the model that the flags ask for.
+
+    Args:
+        features: folder for the features of videos, in place of the user's own.
+    """
     options = flags.options()
     from huggingface_hub.utils.tqdm import tqdm
 
@@ -40,7 +51,7 @@ def load_model(
         flags.model,
         part=part,
         options=options,
-        cache=None if cache.no_cache else FeatureCache.default(),
+        cache=None if cache.no_cache else FeatureCache(features) if features else FeatureCache.default(),
         decoding=decoding,
         on_chosen=choose,
         on_download=announce,
