@@ -147,5 +147,3 @@ def patch_labels(
         labels[(*where, 0)] = 1 + names.index(item.name)
         labels[(*where, 1)] = 0 if item.colour is None else 1 + colours.index(item.colour)
     return labels
-
-
