@@ -99,6 +99,11 @@ class LanguageModel:
         return cls(model.eval(), dtype_name=str(dtype).removeprefix("torch."), graphs=graphs)
 
     @property
+    def decoder(self) -> Any:
+        """The stock causal language model."""
+        return self._model
+
+    @property
     def embeddings(self) -> nn.Embedding:
         """The input embeddings."""
         embeddings: nn.Embedding = self._model.get_input_embeddings()

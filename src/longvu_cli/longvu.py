@@ -294,7 +294,7 @@ class LongVU:
         room = budget(recipe, prompt.length)
         with out_of_memory_is_an_error(modules.vision.device, "compressing the video"):
             encoded, video, cache = self._encode(Path(path), sampling, recipe, room, watch, on_progress)
-            with watch.stage("compression"):
+            with watch.stage("compression"), torch.inference_mode():
                 compressed = compress(
                     encoded,
                     modules.vision,

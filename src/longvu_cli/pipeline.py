@@ -57,6 +57,7 @@ from longvu_cli.video import Frame
 
 Item = TypeVar("Item")
 Progress = Callable[[str, int, int | None], None]
+Fuse = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 # Frames that go through the pipeline together: whole windows of either recipe. More make no device faster.
 BATCH = 16
@@ -104,6 +105,7 @@ def encode(
     watch: Stopwatch,
     on_progress: Progress,
     expected: int | None,
+    fuse: Fuse | None = None,
 ) -> EncodedVideo:
     """Look at every frame once, as they come, and fuse the features of those that may be kept.
 
@@ -115,11 +117,13 @@ def encode(
         still: whether the file is a single picture.
         batch: how many frames go through a tower together.
         expected: frames that are likely to come, for the progress.
+        fuse: takes the place of the connector's aggregation (of :func:`side_by_side` in training).
 
     Returns:
         The encoded video, with the fused grids of the kept frames.
     """
     scout, second = _scout_first(vision, recipe)
+    fuse = vision.connector.aggregate if fuse is None else fuse
     image = still and recipe.still is StillMode.IMAGE
     times: list[float] = []
     similarities: list[torch.Tensor] = []
@@ -130,7 +134,7 @@ def encode(
         for frames_now in batches:
             if not times:
                 size = frames_now[0].size
-                mask = _key_mask(size, vision, recipe, image=image)
+                mask = tower_mask(size, vision, recipe, image=image)
             with watch.stage(_name(scout, vision)):
                 seen = batch.run(scout, _pixels(frames_now, scout, vision))
             similarity = _similarity(seen, recipe)
@@ -138,9 +142,9 @@ def encode(
             if len(chosen):
                 with watch.stage(_name(second, vision)):
                     also_seen = batch.run(second, _pixels([frames_now[i] for i in chosen.tolist()], second, vision))
-                with watch.stage("connector"):
+                with watch.stage("connector"), torch.inference_mode():
                     features = {scout: seen[chosen.to(seen.device)], second: also_seen}
-                    store.append(_aggregate(features[vision.siglip], features[vision.dinov2], mask, vision))
+                    store.append(fuse(features[vision.siglip], features[vision.dinov2], mask))
             indices.append(chosen + len(times))
             times.extend(frame.time_s for frame in frames_now)
             similarities.append(similarity)
@@ -221,21 +225,21 @@ def _similarity(features: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     return torch.cat([window_similarity(window, include_self=include_self) for window in windows]).cpu()
 
 
-def _key_mask(size: tuple[int, int], vision: Vision, recipe: Recipe, *, image: bool) -> torch.Tensor | None:
+def tower_mask(size: tuple[int, int], vision: Vision, recipe: Recipe, *, image: bool) -> torch.Tensor | None:
+    """Which of the towers' tokens show the picture, for frames of this size (see :func:`key_mask`)."""
     side = vision.dinov2.grid_side
     read = size_as_read(*size, orientation=recipe.orientation, image=image)
     return key_mask(crop(side, read), side, recipe.high_side)
 
 
-@torch.inference_mode()
-def _aggregate(siglip: torch.Tensor, dinov2: torch.Tensor, mask: torch.Tensor | None, vision: Vision) -> torch.Tensor:
-    return vision.connector.aggregate(siglip, dinov2, mask)
+def side_by_side(siglip: torch.Tensor, dinov2: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """[F, P, siglip_width + dinov2_width]: both towers' features, not fused, for a connector that is trained."""
+    return torch.cat((siglip, dinov2), dim=-1)
 
 
 # --- fused grids → visual tokens -----------------------------------------------------------------------------------
 
 
-@torch.inference_mode()
 def compress(
     encoded: EncodedVideo,
     vision: Vision,
@@ -246,6 +250,8 @@ def compress(
     text: torch.Tensor | None,
 ) -> CompressedVideo:
     """Choose frames, resolutions and tokens until the video fits its budget.
+
+    Gradients flow from the tokens to the fused grids and the connector, unless the caller runs it without them.
 
     Args:
         room: what the prompt leaves for the video.

@@ -34,9 +34,10 @@ def test_zsh_can_load_the_script_from_fpath() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("longvu ", {"ask", "describe", "stats", "batch", "eval"}),
+        ("longvu ", {"ask", "describe", "stats", "batch", "eval", "train"}),
         ("longvu ask --dino", {"--dinov2", "--dino-threshold"}),
         ("longvu eval ", {"needle"}),
+        ("longvu train ", {"finetune"}),
     ],
 )
 def test_the_command_completes(cli_environment: dict[str, str], words: str, expected: set[str]) -> None:

@@ -17,6 +17,7 @@ from longvu_cli.cli.evaluate import eval_app
 from longvu_cli.cli.options import with_flags
 from longvu_cli.cli.output import Output, OutputOptions
 from longvu_cli.cli.statistics import stats
+from longvu_cli.cli.train import train_app
 from longvu_cli.errors import UsageError
 
 app = typer.Typer(
@@ -53,6 +54,7 @@ app.command("ask")(with_flags(ask))
 app.command("describe")(with_flags(describe))
 app.command("stats")(with_flags(stats))
 app.command("batch")(with_flags(batch))
+app.add_typer(train_app, name="train")
 app.add_typer(eval_app, name="eval")
 
 
