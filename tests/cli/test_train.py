@@ -10,7 +10,7 @@ import pytest
 from cli.conftest import Longvu
 from cli.running import PARITY, PATIENCE_S, QUESTION
 
-SHORT = ("--fps=0.1", "--context-length=600", "--dino-threshold=0.6")
+SHORT = ("--fps=0.05", "--context-length=400", "--dino-threshold=0.6")
 FEW = ("--steps=2", "--batch=2", "--log-every=1", "--lora-rank=2")
 
 

@@ -22,10 +22,10 @@ from longvu_cli.training.loop import LogRow, read_log
 
 QUESTION = "Where is the cup?"
 ANSWERS = {"tiny_context.mkv": "There.", "square_mixed.mkv": "Here"}
-SAMPLING = SamplingOptions(fps=0.1)
+SAMPLING = SamplingOptions(fps=0.05)
 # One of the clips has mixed resolutions by the question, the other spatial token compression, in few tokens.
-COMPRESSION = CompressionOptions(context_length=600, dino_threshold=0.6)
-FULL = FinetuneOptions(lora_rank=0, batch=2, steps=40, learning_rate=4e-3, log_every=4)
+COMPRESSION = CompressionOptions(context_length=400, dino_threshold=0.6)
+FULL = FinetuneOptions(lora_rank=0, batch=2, steps=20, learning_rate=1e-2, log_every=2)
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +119,7 @@ def test_everything_is_trained_and_the_answers_are_learnt(
 def test_adapters_are_merged(
     examples: tuple[Example, ...], tmp_path: Path, options: ModelOptions, parity: Path
 ) -> None:
-    lora = replace(FULL, lora_rank=16, steps=50, learning_rate=1e-2)
+    lora = replace(FULL, lora_rank=16, steps=30)
     done = train(examples, tmp_path / "new", options, lora)
     assert done.last is not None and done.last.loss < 0.1
     assert answers(tmp_path / "new", examples, options) == [example.answer for example in examples]
