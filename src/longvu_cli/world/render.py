@@ -6,8 +6,9 @@ hour of video costs little more than its different scenes.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -97,6 +98,11 @@ class Painter:
             if len(rows):
                 chosen = torch.from_numpy(rows).to(self.device)
                 canvas[chosen] = self._textures.paint(style, look[chosen])
+        self.add(canvas, scenes)
+        return canvas
+
+    def add(self, canvas: torch.Tensor, scenes: SceneArrays) -> None:
+        """Draw the scenes' items onto canvases that show what is behind them, in place."""
         pixels = scenes.box[:, :, 2] * FILM_SIDE
         for column in range(scenes.drawing.shape[1]):
             smaller = 0.0
@@ -106,7 +112,6 @@ class Painter:
                 rows = np.flatnonzero((scenes.drawing[:, column] >= 0) & fits)
                 if len(rows):
                     self._draw(canvas, scenes, rows, column, window)
-        return canvas
 
     def _draw(
         self, canvas: torch.Tensor, scenes: SceneArrays, rows: npt.NDArray[np.int64], column: int, window: int
@@ -137,6 +142,38 @@ class Painter:
         canvas[where] = (canvas[where] * (1 - alpha) + drawn).clamp(0, 1)
 
 
+class Layers:
+    """Paints one scene after the other, and only what is new: for films, where hardly anything changes between frames.
+
+    The furniture is one layer, each thing another. Later things cover earlier ones, so what is below the first thing
+    that has changed can be used again.
+
+    Args:
+        kept: how many layers are remembered; the ones used last stay.
+    """
+
+    def __init__(self, painter: Painter, *, kept: int = 48) -> None:
+        self._painter = painter
+        self._kept = kept
+        self._painted: OrderedDict[Scene, torch.Tensor] = OrderedDict()
+
+    def paint(self, scene: Scene) -> torch.Tensor:
+        """[S, S, 3]: the same as :meth:`Painter.paint`, not to be written to."""
+        if (known := self._painted.get(scene)) is not None:
+            self._painted.move_to_end(scene)
+            return known
+        top = scene.items[-1] if scene.items else None
+        if top is None or top.colour is None:
+            canvas = self._painter.paint(scene_arrays([scene]))
+        else:
+            canvas = self.paint(replace(scene, items=scene.items[:-1])).clone()[None]
+            self._painter.add(canvas, scene_arrays([replace(scene, items=(top,))]))
+        self._painted[scene] = canvas[0]
+        if len(self._painted) > self._kept:
+            self._painted.popitem(last=False)
+        return canvas[0]
+
+
 def film_frames(canvas: torch.Tensor, cameras: Sequence[Camera]) -> torch.Tensor:
     """Cut frames out of painted scenes, at the size of a film.
 
@@ -149,7 +186,9 @@ def film_frames(canvas: torch.Tensor, cameras: Sequence[Camera]) -> torch.Tensor
     offsets = torch.tensor([offset(camera, 1) for camera in cameras], device=canvas.device)
     light = torch.tensor([light_of(camera) for camera in cameras], device=canvas.device)
     frames = cut(canvas, torch.arange(len(cameras), device=canvas.device), offsets, FILM_SIDE)
-    return (frames * light[:, None, None, :] * 255).round().clamp(0, 255).to(torch.uint8)
+    # Whole lines at a time: three numbers are too few for a CPU to be quick with.
+    lit = frames.flatten(2) * light.repeat(1, FILM_SIDE)[:, None]
+    return lit.mul_(255).round_().clamp_(0, 255).to(torch.uint8).view_as(frames)
 
 
 def offset(camera: Camera, scale: int) -> tuple[int, int]:
@@ -170,6 +209,10 @@ def light_of(camera: Camera) -> tuple[float, float, float]:
 
 def cut(canvas: torch.Tensor, index: torch.Tensor, offsets: torch.Tensor, side: int) -> torch.Tensor:
     """[f, side, side, 3]: frames that begin at (row, column) ``offsets`` [f, 2] of the canvases ``index`` [f]."""
+    if canvas.device.type == "cpu":
+        # Slices are copied row by row, indices pixel by pixel.
+        places = zip(index.tolist(), offsets.tolist(), strict=True)
+        return torch.stack([canvas[n, row : row + side, column : column + side] for n, (row, column) in places])
     steps = torch.arange(side, device=canvas.device)
     rows, columns = offsets[:, 0, None] + steps, offsets[:, 1, None] + steps
     return canvas[index[:, None, None], rows[:, :, None], columns[:, None, :]]
