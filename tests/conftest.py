@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from longvu_cli import weights
 from longvu_cli.config import ModelOptions, Quantization
 from longvu_cli.loading import Modules, load_modules
 from longvu_cli.longvu import LongVU
 from longvu_cli.weights import Part, Weights
+from longvu_cli.world.film import write_film
+from longvu_cli.world.story import Split, story
 
 PARITY = Path(__file__).parent / "data" / "parity"
 
@@ -74,3 +77,32 @@ def load() -> Callable[..., Modules]:
 def checkpoint_copy(tmp_path: Path) -> Path:
     """A copy of the tiny Qwen2 checkpoint that a test may change."""
     return Path(shutil.copytree(PARITY / "qwen", tmp_path / "qwen"))
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, or an untrained one of its form where the package has none, with a short clip as its demo."""
+    folder = tmp_path_factory.mktemp("installed") / "tiny"
+    if (weights.tiny_folder() / "config.json").is_file():
+        shutil.copytree(weights.tiny_folder(), folder, ignore=shutil.ignore_patterns("*.mp4"))
+    else:
+        _untrained(tmp_path_factory.mktemp("untrained"), folder)
+    write_film(story(Split.VALIDATION.seed(3), 12), folder / "demo.mp4", fps=4)
+    return folder
+
+
+@pytest.fixture
+def tiny_installed(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``--model tiny`` in this process is the model of ``tiny_folder``."""
+    monkeypatch.setattr(weights, "_TINY_FOLDER", tiny_folder)
+    return tiny_folder
+
+
+def _untrained(scratch: Path, folder: Path) -> None:
+    from longvu_cli.training.tiny_checkpoint import new_checkpoint
+    from longvu_cli.training.world import finish
+    from longvu_cli.training.world_towers import TowerPair
+
+    TowerPair(torch.device("cpu")).save(scratch)
+    new_checkpoint(scratch)
+    finish(scratch, folder)

@@ -286,7 +286,7 @@ def encoded(size: int = 1000) -> EncodedVideo:
     )
 
 
-INFO = VideoInfo("a\x1b\udcff.mp4", 12.5, 64, 36, None, 90, "h264", False, ("cut short",))
+INFO = VideoInfo("a\x1b\udcff.mp4", 12.5, 64, 36, None, 90, "h264", False, ("cut short",), "Holidays")
 
 
 def test_an_entry_comes_back_as_it_was(cache: FeatureCache) -> None:

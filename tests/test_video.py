@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from media import UPRIGHT, corners_of, number_of, picture, steady, write_video
@@ -61,6 +62,19 @@ def test_one_frame_per_second(clip: Path) -> None:
     assert (info.width, info.height, info.fps, info.rotation, info.codec) == (128, 72, 10.0, 0, "h264")
     assert info.duration_s == pytest.approx(8.5)
     assert info.warnings == () and not info.is_still
+    assert info.title is None
+
+
+def test_the_title_is_that_of_the_container(clip: Path, tmp_path: Path) -> None:
+    titled = tmp_path / "titled.mp4"
+    with av.open(str(clip)) as source, av.open(str(titled), "w") as target:
+        target.metadata["title"] = "Holidays in März"
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    assert read(titled)[1].title == "Holidays in März"
 
 
 def test_other_sampling_rates(clip: Path) -> None:

@@ -29,8 +29,9 @@ from longvu_cli.video import VideoInfo
 VARIABLE = "LONGVU_CACHE_DIR"
 DEFAULT_MAX_BYTES = 10 * 10**9
 
-# Raised when the features of the same video and settings change between versions of this package.
-_FORMAT = 1
+# Raised when the features of the same video and settings, or what is kept beside them, change between versions of this
+# package.
+_FORMAT = 2
 # Pieces of a video that its digest reads; with its size and time of change they tell one file from another.
 _PIECES, _PIECE_BYTES = 64, 2**16
 # Name of an entry that is being written, and the seconds after which nobody can still be at it.

@@ -45,6 +45,7 @@ from longvu_cli.pipeline import BATCH, CompressedVideo, Progress, compress, enco
 from longvu_cli.prompt import Prompt, build_prompt
 from longvu_cli.results import Answer, CacheUse, Chunk, Compression, FinishReason, Memory, ModelInfo, Timing
 from longvu_cli.timing import Stopwatch
+from longvu_cli.tiny_world import FOREIGN, is_foreign
 from longvu_cli.variants import choose_variant
 from longvu_cli.video import Video, VideoInfo
 from longvu_cli.weights import DownloadPlan, Part, Variant, locate
@@ -339,11 +340,12 @@ class LongVU:
         self._cache.put(key, encoded, info)
         return encoded, info, CacheUse.MISS
 
-    def _notices(self) -> tuple[str, ...]:
-        if not self._batch.reduced:
-            return ()
-        device = self._modules.vision.device
-        return (f"{device} ran out of memory: frames now go through the towers {self._batch.size} at a time",)
+    def _notices(self, video: VideoInfo) -> Iterator[str]:
+        if self._batch.reduced:
+            device = self._modules.vision.device
+            yield f"{device} ran out of memory: frames now go through the towers {self._batch.size} at a time"
+        if is_foreign(self.info, video):
+            yield FOREIGN
 
     def _cache_key(self, path: Path, sampling: SamplingOptions, recipe: Recipe) -> str | None:
         return cache_key(
@@ -387,7 +389,7 @@ class LongVU:
             sampling=sampling,
             recipe=prepared.recipe,
             kept=tuple(prepared.compressed.kept.tolist()),
-            notices=self._notices(),
+            notices=tuple(self._notices(prepared.video)),
             timing=Timing(
                 load=self._load_seconds,
                 decode=watch.seconds("decode"),

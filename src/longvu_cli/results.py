@@ -77,7 +77,8 @@ class Compression:
     Attributes:
         sampling, recipe: the settings it was made with.
         kept: the kept frames' numbers among the sampled ones.
-        notices: what a user should know about how it was made (smaller batches after running out of memory).
+        notices: what a user should know about how it was made (smaller batches after running out of memory), or of what
+            the model knows (the tiny one only the world that it was trained in).
     """
 
     video: VideoInfo

@@ -112,6 +112,7 @@ class VideoInfo:
         codec: the codec's name, such as ``h264``.
         is_still: whether the file is a single picture.
         warnings: sentences about what was wrong; complete once all frames were read.
+        title: what the container's metadata call it; None: nothing, or a still.
     """
 
     path: str
@@ -123,6 +124,7 @@ class VideoInfo:
     codec: str
     is_still: bool
     warnings: tuple[str, ...]
+    title: str | None = None
 
 
 @dataclass(frozen=True)
@@ -671,6 +673,7 @@ class _StreamSource:
             codec=self._stream.codec_context.codec.canonical_name,
             is_still=False,
             warnings=(*self._choice, *self._findings.warnings()),
+            title=self._container.metadata.get("title"),
         )
 
     def expected_frames(self) -> int | None:

@@ -65,6 +65,7 @@ TINY = "tiny"
 DINOV2_REPO = "facebook/dinov2-giant"
 SIGLIP_REPO = "google/siglip-so400m-patch14-384"
 
+_TINY_FOLDER = Path(__file__).parent / TINY
 _DINOV2_FOLDER = "dinov2"
 _SIGLIP_FOLDER = "siglip"
 _CONNECTOR_PREFIXES = ("model.mm_projector", "model.vision_query", "model.vision_sampler", "model.image_newline")
@@ -246,7 +247,7 @@ def _model_source(options: ModelOptions) -> Path | str:
     """A folder, or the id of a repository."""
     if options.model in VARIANTS:
         return VARIANTS[options.model].repo
-    source = _tiny_folder() if options.model == TINY else _folder_or_repo(options.model)
+    source = _installed_tiny_folder() if options.model == TINY else _folder_or_repo(options.model)
     if source is None:
         raise UsageError(
             f"there is no model named {options.model!r}",
@@ -260,8 +261,13 @@ def _model_source(options: ModelOptions) -> Path | str:
     return source
 
 
-def _tiny_folder() -> Path:
-    folder = Path(__file__).parent / TINY
+def tiny_folder() -> Path:
+    """Where an installation has the tiny model and the clip of its world, if it has them."""
+    return _TINY_FOLDER
+
+
+def _installed_tiny_folder() -> Path:
+    folder = tiny_folder()
     if not (folder / CONFIG_FILE).is_file():
         raise WeightsNotFound(
             "the tiny model is not part of this installation", hint=f"choose one of {', '.join(VARIANTS)}"

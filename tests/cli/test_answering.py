@@ -35,6 +35,7 @@ VIDEO = {
     "codec": str,
     "is_still": bool,
     "warnings": list,
+    "title": (str, type(None)),
 }
 MODEL = {
     "name": str,

@@ -140,6 +140,7 @@ class _Answerer:
     def __init__(self, loaded: LongVU, output: Output) -> None:
         self._loaded = loaded
         self._output = output
+        self._told: set[str] = set()
 
     def __call__(self, row: Row) -> Record:
         try:
@@ -162,7 +163,15 @@ class _Answerer:
             generation=settings.generation,
             on_progress=self._output.on_progress,
         )
+        self._tell(answer.compression.notices)
         return answer_record("batch", answer)
+
+    def _tell(self, notices: tuple[str, ...]) -> None:
+        """Say what holds for many rows once; the records have it for each."""
+        for notice in notices:
+            if notice not in self._told:
+                self._told.add(notice)
+                self._output.warning(notice)
 
 
 class _Teller:
