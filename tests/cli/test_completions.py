@@ -34,7 +34,7 @@ def test_zsh_can_load_the_script_from_fpath() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("longvu ", {"ask", "describe", "stats", "batch", "eval", "train"}),
+        ("longvu ", {"ask", "batch", "demo", "describe", "eval", "stats", "train"}),
         ("longvu ask --dino", {"--dinov2", "--dino-threshold"}),
         ("longvu eval ", {"needle"}),
         ("longvu train ", {"finetune"}),

@@ -12,6 +12,7 @@ from longvu_cli import __version__
 from longvu_cli.cli.answering import ask, describe
 from longvu_cli.cli.batch import batch
 from longvu_cli.cli.config_file import defaults
+from longvu_cli.cli.demo import demo
 from longvu_cli.cli.errors import run
 from longvu_cli.cli.evaluate import eval_app
 from longvu_cli.cli.options import with_flags
@@ -50,6 +51,7 @@ def longvu(
         context.default_map = defaults(context.invoked_subcommand)
 
 
+app.command("demo")(with_flags(demo))
 app.command("ask")(with_flags(ask))
 app.command("describe")(with_flags(describe))
 app.command("stats")(with_flags(stats))

@@ -83,6 +83,11 @@ class Output:
         if not self.options.json:
             self._write(f"{'' if first else chr(10)}==> {neutralise(path)} <==\n")
 
+    def question(self, text: str, *, first: bool) -> None:
+        """Which of several questions the next answer is to."""
+        if not self.options.json:
+            self._write(f"{'' if first else chr(10)}> {neutralise(text)}\n")
+
     def answer_end(self) -> None:
         """Finish the answer's line."""
         if not self.options.json and self._mid_line:

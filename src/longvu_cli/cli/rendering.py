@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -31,6 +33,11 @@ def summary(compression: Compression) -> Text:
         f"seconds {_seconds(compression.timing)}",
     ]
     return Text("\n".join(lines), style="dim")
+
+
+def moments_line(moments: Sequence[float]) -> Text:
+    """The moments of the video that matter most for a question: a line below its answer."""
+    return Text(f"    looked closest at {', '.join(clock(moment) for moment in moments)}", style="dim")
 
 
 def stats(compression: Compression, *, strip_width: int = STRIP_WIDTH) -> Group:
