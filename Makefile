@@ -1,11 +1,21 @@
-# `make test` needs nothing but Python 3.11 or newer: it makes its own environment and installs the tested versions.
+# `make demo` and `make test` need nothing but Python 3.11 or newer: they make their own environment and install the tested
+# versions.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: test install lint check clean
+.PHONY: test demo install lint check clean
 
 test: install lint check
+
+demo: $(BIN)/longvu
+	$(BIN)/longvu demo
+
+# Where there is no environment yet; one that is there, `make test`'s for instance, is used as it is.
+$(BIN)/longvu:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 
 install:
 	rm -rf $(VENV)

@@ -1,7 +1,9 @@
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
 from importlib import import_module, metadata
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import longvu_cli
 
 ROOT = Path(__file__).parents[1]
 CHANGELOG = ROOT / "CHANGELOG.md"
+TINY = Path("src", "longvu_cli", "tiny")
+MAX_TINY_BYTES, MAX_CLIP_BYTES = 24_000_000, 2_000_000
 
 
 @pytest.mark.parametrize("name", longvu_cli.__all__)
@@ -78,3 +82,41 @@ def test_the_package_says_that_it_is_typed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert "Typing :: Typed" in project["classifiers"]
     assert (Path(longvu_cli.__file__).parent / "py.typed").is_file()
+
+
+# --- the tiny model and its clip --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bundled() -> set[str]:
+    """The files of the tiny folder, from there."""
+    return {file.relative_to(ROOT / TINY).as_posix() for file in (ROOT / TINY).rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("target", ["wheel", "sdist"])
+def test_what_is_distributed_holds_the_tiny_model_and_its_clip(bundled: set[str], target: str, tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    (built,) = tmp_path.iterdir()
+    if target == "wheel":
+        with zipfile.ZipFile(built) as archive:
+            names = {name.removeprefix("longvu_cli/tiny/") for name in archive.namelist()}
+    else:
+        with tarfile.open(built) as archive:
+            within = f"{built.name.removesuffix('.tar.gz')}/{TINY.as_posix()}/"
+            names = {name.removeprefix(within) for name in archive.getnames()}
+    assert bundled and bundled <= names
+
+
+def test_the_tiny_folder_is_small() -> None:
+    sizes = {file: file.stat().st_size for file in (ROOT / TINY).rglob("*") if file.is_file()}
+    assert sum(sizes.values()) <= MAX_TINY_BYTES
+    assert sizes[ROOT / TINY / "demo.mp4"] <= MAX_CLIP_BYTES
+
+
+def test_the_tiny_model_is_complete(bundled: set[str]) -> None:
+    if "config.json" not in bundled:
+        pytest.skip("the tiny model is not here")
+    towers = {f"{tower}/{file}" for tower in ("dinov2", "siglip") for file in ("config.json", "model.safetensors")}
+    assert {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", *towers} <= bundled

@@ -61,7 +61,7 @@ class ModelFlags:
             "--model",
             "-m",
             panel=_MODEL,
-            help="auto, 7b, 3b, 1b (with -image for stills), a hub repository, or a folder. "
+            help="auto, 7b, 3b, 1b (with -image for stills), tiny (the demo's), a hub repository, or a folder. "
             "auto takes the largest that fits the free memory of the device.",
         ),
     ] = "auto"
