@@ -37,7 +37,7 @@ def test_zsh_can_load_the_script_from_fpath() -> None:
         ("longvu ", {"ask", "batch", "demo", "describe", "eval", "stats", "train"}),
         ("longvu ask --dino", {"--dinov2", "--dino-threshold"}),
         ("longvu eval ", {"needle"}),
-        ("longvu train ", {"finetune"}),
+        ("longvu train ", {"finetune", "world"}),
     ],
 )
 def test_the_command_completes(cli_environment: dict[str, str], words: str, expected: set[str]) -> None:

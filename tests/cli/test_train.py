@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import subprocess
 import sys
@@ -9,6 +10,11 @@ import pytest
 
 from cli.conftest import Longvu
 from cli.running import PARITY, PATIENCE_S, QUESTION
+from longvu_cli.cli.train import WorldStage
+from longvu_cli.training import world_stages
+from longvu_cli.training.loop import LogRow
+from longvu_cli.training.world import Stage
+from longvu_cli.training.world_stages import StageResult, WorldTrained
 
 SHORT = ("--fps=0.05", "--context-length=400", "--dino-threshold=0.6")
 FEW = ("--steps=2", "--batch=2", "--log-every=1", "--lora-rank=2")
@@ -84,8 +90,17 @@ def test_the_config_file_counts(longvu: Longvu, data: Path, tmp_path: Path, monk
     assert "nowhere" in ran.err
 
 
-@pytest.mark.parametrize("words", [("train",), ("train", "--help"), ("train", "finetune", "--help")])
-def test_help_is_quick(words: tuple[str, ...], cli_environment: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("train",), "world"),
+        (("train", "--help"), "finetune"),
+        (("train", "finetune", "--help"), "finetune"),
+        (("train", "world", "--help"), "--minutes"),
+    ],
+    ids=str,
+)
+def test_help_is_quick(words: tuple[str, ...], told: str, cli_environment: dict[str, str]) -> None:
     code = (
         "import sys; from longvu_cli.cli.app import main\n"
         f"sys.argv[:] = ['longvu', *{words!r}]\n"
@@ -96,7 +111,7 @@ def test_help_is_quick(words: tuple[str, ...], cli_environment: dict[str, str]) 
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, env=cli_environment
     )
     assert done.returncode == 0, done.stderr
-    assert "finetune" in done.stdout
+    assert told in done.stdout
     assert done.stdout.strip().endswith("HEAVY")
 
 
@@ -117,3 +132,71 @@ def test_two_processes_train_together(data: Path, tmp_path: Path, cli_environmen
     record = json.loads(done.stdout)  # one, of the main process
     assert record["steps"] == 2
     assert (folder / "model.safetensors").is_file()
+
+
+TOY = ("--steps=1", "--scale=0.01", "--workers=0")
+
+
+def test_a_stage_of_the_world_is_trained(longvu: Longvu, tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    ran = longvu("train", "world", "towers", "--output", folder, *TOY, "--json")
+    assert ran.code == 0, ran
+    record = json.loads(ran.out)
+    assert (record["command"], record["output"], record["shipped"]) == ("train world", str(folder), None)
+    (stage,) = record["stages"]
+    assert (stage["stage"], stage["steps"]) == ("towers", 1)
+    assert stage["loss"] > 0
+    assert {"dinov2_drawing", "siglip_colour"} <= set(stage["values"])
+    assert "longvu: towers  step      1  100%  loss " in ran.err
+    assert (folder / "training" / "towers" / "log.png").is_file()
+    again = longvu("train", "world", "towers", "--output", folder, *TOY)
+    assert again.code == 2
+    assert "go on with it with --resume" in again.err
+    resumed = longvu("train", "world", "towers", "--output", folder, *TOY, "--resume", "--json", "--quiet")
+    assert (resumed.code, resumed.err) == (0, "")
+    assert json.loads(resumed.out)["stages"][0]["steps"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("images",), "there are no towers"),
+        (("videos",), "there are no towers"),
+        (("towers", "--steps=1", "--minutes=1"), "exclude each other"),
+        (("towers", "--minutes=0"), "--minutes 0 is too small"),
+        (("towers", "--learning-rate=-1"), "--learning-rate -1 is too small"),
+        (("towers", "--scale=2"), "2.0 is no scale"),
+        (("towers", "--steps=0"), "0 is no number of steps"),
+        (("towers", "--workers=-1"), "workers"),
+        (("towers", "--run=-1"), "run"),
+        (("pictures",), "pictures"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_the_training_of_the_world_is_told(
+    longvu: Longvu, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    ran = longvu("train", "world", *words, "--output", tmp_path / "tiny", "--json")
+    assert ran.code == 2, ran
+    assert message in json.loads(ran.out)["error"]["message"]
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_every_stage_can_be_named() -> None:
+    assert [stage.value for stage in WorldStage] == ["all", *(stage.value for stage in Stage)]
+    assert WorldStage.ALL.stages() == tuple(Stage)
+    assert WorldStage.CLIPS.stages() == (Stage.CLIPS,)
+
+
+def test_a_share_of_nothing_is_no_number(longvu: Longvu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"share": math.nan, "other": 0.5}
+    result = StageResult(Stage.TOWERS, tmp_path, LogRow(1, 1.0, 0.5, 1e-3, 2.0, values, None))
+    done = WorldTrained((result,), tmp_path / "shipped", is_main=True)
+    monkeypatch.setattr(world_stages, "train_world", lambda *_, **__: done)
+    monkeypatch.setattr("longvu_cli.training.loop.plot_log", lambda folder: folder)
+    ran = longvu("train", "world", "all", "--output", tmp_path, "--json")
+    assert ran.code == 0, ran
+    record = json.loads(ran.out)
+    assert record["stages"][0]["values"] == {"share": None, "other": 0.5}
+    assert record["shipped"] == str(tmp_path / "shipped")
+    assert f"--model {tmp_path / 'shipped'}" in ran.err

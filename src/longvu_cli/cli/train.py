@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,10 +20,13 @@ from longvu_cli.errors import ExtraNotInstalled, UsageError
 if TYPE_CHECKING:
     from longvu_cli.training.finetune import FinetuneOptions, Listeners
     from longvu_cli.training.loop import LogRow
+    from longvu_cli.training.world import Stage, WorldTraining
     from longvu_cli.weights import DownloadPlan, Variant
 
 _PANEL = "Training"
 _PARTS = ("connector", "llm")
+# More processes than this only wait for the device.
+_MOST_WORKERS = 16
 
 train_app = typer.Typer(
     invoke_without_command=True,
@@ -197,4 +203,123 @@ def _plot(folder: Path, output: Output) -> None:
         output.detail(f"{error.message}; {error.hint}")
 
 
+class WorldStage(StrEnum):
+    """Stages of the tiny model's training, as the library has them; naming them here costs no import of it."""
+
+    ALL = "all"
+    TOWERS = "towers"
+    IMAGES = "images"
+    CLIPS = "clips"
+    VIDEOS = "videos"
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Those that are run, in their order."""
+        from longvu_cli.training.world import Stage
+
+        return tuple(Stage) if self is WorldStage.ALL else (Stage(self.value),)
+
+
+@dataclass(frozen=True)
+class WorldFlags:
+    """How long the stages are trained, and on what."""
+
+    minutes: Annotated[float | None, _option("--minutes", help="Training time of each stage [its own].")] = None
+    steps: Annotated[int | None, _option("--steps", help="End each stage after so many steps instead.")] = None
+    learning_rate: Annotated[float | None, _option("--learning-rate", help="Its peak [the stage's own].")] = None
+    scale: Annotated[
+        float, _option("--scale", help="Make batches this much smaller (a number up to 1), for smaller machines.")
+    ] = 1.0
+    workers: Annotated[
+        int | None, _option("--workers", min=0, help="Processes that draw batches [one per CPU core, 16 at most].")
+    ] = None
+    number: Annotated[
+        int, _option("--run", min=0, help="Number of the run: another one is trained on other stories.")
+    ] = 0
+    resume: Annotated[bool, _option("--resume", help="Go on where the training in the folder was cut off.")] = False
+
+    def options(self) -> WorldTraining:
+        """As the library takes them."""
+        if self.minutes is not None and self.steps is not None:
+            raise UsageError("--minutes and --steps exclude each other", hint="give one of them")
+        for name, value in {"--minutes": self.minutes, "--learning-rate": self.learning_rate}.items():
+            if value is not None and not value > 0:
+                raise UsageError(f"{name} {value:g} is too small", hint="give a number above 0")
+        from longvu_cli.side_by_side import cores
+        from longvu_cli.training.world import WorldTraining
+
+        return WorldTraining(
+            minutes=self.minutes,
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            scale=self.scale,
+            workers=min(cores(), _MOST_WORKERS) if self.workers is None else self.workers,
+            run=self.number,
+            resume=self.resume,
+        )
+
+
+def world(
+    output: Output,
+    stage: Annotated[
+        WorldStage, typer.Argument(help="Which stage is trained; each goes on with the one before.", show_default=False)
+    ],
+    folder: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder of the model.", rich_help_panel="Output"),
+    ],
+    *,
+    training: WorldFlags,
+) -> int:
+    """Train the bundled tiny model anew: a LongVU for a drawn world.
+
+    The videos, questions and answers are drawn while it is trained; nothing is downloaded. DIR holds the model as it
+    is trained; after `all`, DIR/shipped holds it in half precision, for `longvu ask --model DIR/shipped`.
+    DIR/training/STAGE holds the log and what --resume goes on from. Several GPUs:
+    `accelerate launch $(command -v longvu) train world …`.
+    """
+    options = training.options()
+    from longvu_cli.training.finetune import process_group
+    from longvu_cli.training.world_stages import train_world
+
+    def log(of_stage: Stage, row: LogRow) -> None:
+        output.on_progress(f"{of_stage.value}, %", round(100 * row.progress), 100)
+        speed = "" if row.samples_per_second is None else f"  {row.samples_per_second:.1f}/s"
+        values = "  ".join(f"{name} {value:.3f}" for name, value in {"loss": row.loss, **row.values}.items())
+        output.note(f"{of_stage.value:6}  step {row.step:6}  {row.progress:4.0%}  {values}{speed}")
+
+    with output.progress(), process_group():
+        done = train_world(stage.stages(), folder, options, on_log=log)
+    if not done.is_main:
+        return OK
+    for result in done.stages:
+        _plot(result.folder, output)
+    output.record(
+        {
+            "schema_version": 1,
+            "command": "train world",
+            "output": str(folder),
+            "shipped": None if done.shipped is None else str(done.shipped),
+            "stages": [
+                {
+                    "stage": result.stage.value,
+                    "steps": result.last.step if result.last else None,
+                    "seconds": result.last.seconds if result.last else None,
+                    "loss": result.last.loss if result.last else None,
+                    "values": _finite(result.last.values) if result.last else None,
+                }
+                for result in done.stages
+            ],
+        }
+    )
+    if done.shipped is not None:
+        output.note(f"the model is in {done.shipped}: longvu ask VIDEO QUESTION --model {done.shipped}")
+    return OK
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """What JSON can hold: a share of nothing is no number."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
 train_app.command("finetune")(with_flags(finetune))
+train_app.command("world")(with_flags(world))
