@@ -143,7 +143,6 @@ def patch_labels(
         wide = 0.44 if item.colour is not None else 0.48
         inside_x = np.abs(xs - item.x) < wide * item.size
         inside_y = (ys > item.y - 0.47 * item.size) & (ys < item.y + below * item.size)
-        where = np.ix_(inside_y, inside_x)
-        labels[(*where, 0)] = 1 + names.index(item.name)
-        labels[(*where, 1)] = 0 if item.colour is None else 1 + colours.index(item.colour)
+        colour = 0 if item.colour is None else 1 + colours.index(item.colour)
+        labels[np.ix_(inside_y, inside_x)] = 1 + names.index(item.name), colour
     return labels

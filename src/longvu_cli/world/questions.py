@@ -240,7 +240,9 @@ class _Asker:
             here = Counter(placed.thing.kind for placed in place.things)
             elsewhere = [kind for kind in THINGS if kind not in here]
             several = [kind for kind, count in here.items() if count > 1]
-            lone = self._chance.sample(sorted(kind for kind, count in here.items() if count == 1), min(1, len(here) - len(several)))
+            lone = self._chance.sample(
+                sorted(kind for kind, count in here.items() if count == 1), min(1, len(here) - len(several))
+            )
             for kind in [*several, *lone, self._chance.choice(elsewhere)][:2]:
                 if story.motion and story.motion.thing.kind == kind:
                     continue
@@ -261,9 +263,7 @@ class _Asker:
             right = self._chance.random() < 0.5
             colour = thing.colour if right else self._chance.choice([c for c in COLOURS if c != thing.colour])
             answer = "Yes." if right else "No."
-            yield self._question(
-                "yes_no", answer, known.seen, wording="yes_no_colour", kind=thing.kind, colour=colour
-            )
+            yield self._question("yes_no", answer, known.seen, wording="yes_no_colour", kind=thing.kind, colour=colour)
 
     def _spans_of(self, kind: str) -> Spans:
         story = self._story
@@ -317,7 +317,7 @@ class _Asker:
     def _about_events(self) -> Iterator[Question]:
         story = self._story
         if motion := story.motion:
-            spans = ((motion.start_s, motion.end_s),)
+            spans: Spans = ((motion.start_s, motion.end_s),)
             yield self._question("direction", f"{_sentence(motion.direction)}", spans, kind=motion.thing.kind)
         for card in self._first_cards():
             if card.style == "card":

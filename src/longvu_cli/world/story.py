@@ -229,9 +229,7 @@ class Story:
     def scene_at(self, t: float) -> Scene:
         """What is shown at a moment."""
         if card := self.card_at(t):
-            return Scene(
-                card.style, card.look, (Item(card.thing.kind, card.thing.colour, card.x, card.y, card.size),)
-            )
+            return Scene(card.style, card.look, (Item(card.thing.kind, card.thing.colour, card.x, card.y, card.size),))
         index = self.shot_at(t)
         place = self.places[self.shots[index].place]
         return Scene(place.name, place.look, (*_furniture(place), *self._things_at(place, index, t)))
@@ -486,7 +484,9 @@ class _Writer:
         thing = Thing(self._kinds.pop(), self._colour())
         return Motion(thing, index, start, start + seconds, direction, self._near(0.175, 0.015))
 
-    def _with_comings(self, places: tuple[Place, ...], shots: Sequence[Shot], motion: Motion | None) -> tuple[Place, ...]:
+    def _with_comings(
+        self, places: tuple[Place, ...], shots: Sequence[Shot], motion: Motion | None
+    ) -> tuple[Place, ...]:
         """Let some things come during the video, and one go."""
         chance = self._chance
         changed = list(places)

@@ -114,7 +114,9 @@ def _beach(on: Ground) -> torch.Tensor:
     waves = torch.sin(on.y * 150 + 3 * torch.sin(on.x * (9 + 6 * on.number(1)) + 6 * on.number(2)))
     sea = on.varied((0.1, 0.5, 0.68), 3) + 0.07 * waves[..., None]
     sand = on.varied((0.92, 0.82, 0.58), 4) + 0.16 * (on.fine[..., None] - 0.5)
-    return _where(on.y > 0.62 + 0.02 * torch.sin(on.x * 11 + 6 * on.number(5)), sand, _where(on.y > 0.3 + 0 * on.x, sea, sky))
+    return _where(
+        on.y > 0.62 + 0.02 * torch.sin(on.x * 11 + 6 * on.number(5)), sand, _where(on.y > 0.3 + 0 * on.x, sea, sky)
+    )
 
 
 def _street(on: Ground) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """The things and the furniture of the world, as small drawings.
 
-A drawing is a stack of maps: where there is ink, how light it is, and which part of it does not take the thing's colour.
+A drawing is a stack of maps: where there is ink, how light it is, and which part of it does not take the colour.
 They are drawn once, large and by hand, and scaled down.
 """
 
