@@ -190,7 +190,7 @@ BY_PLACE = ("count", "gone")
 
 def test_there_are_many_kinds_of_questions() -> None:
     assert len(KINDS) >= 10
-    assert set(DERIVED) == set(KINDS)
+    assert set(KINDS) <= set(DERIVED)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -23,12 +23,10 @@ from longvu_cli.world.story import (
 from longvu_cli.world.things import COLOURS, THINGS
 
 LENGTHS = (1, 2, 3, 5, 9, 10, 11, 17, 20, 21, 60, 61, 120, 121, 400, 401, 3600)
-# What the shipped model was trained on: another story of the same seed would be one that it may have seen.
-DIGESTS = {
-    60: "dcc235d7c2f53ef47f097abd68babe353d4a5ffa530c8923c32afb6513d7ab41",
-    600: "115951d400ba56b5392245dffd92b7d17d9d29ff8c464572f38698bd5f137a7e",
-}
-QUESTIONS_DIGEST = "b94eef97083fd85f2dbdc64bb4df8a172628159d7a51c0b001ef158fcb561424"
+# Seeds of the TEST split of several lengths. Another story of the same seed would not be the one that was measured.
+PINNED = ((7, 1), (7, 12), (7, 60), (8, 120), (9, 400), (10, 600), (11, 900), (12, 3600))
+STORIES_DIGEST = "dd444b721b033db852a5ccecfd09a1acca43cb0526fe01cf502cfc3d3e54c050"
+QUESTIONS_DIGEST = "d6291b15b8d8c951b9c4a8efe413150cb767f542a428917836568dc897d220e1"
 
 
 def digest(value: object) -> str:
@@ -39,15 +37,15 @@ def stories(count: int = 12) -> list[Story]:
     return [story(seed, seconds) for seconds in LENGTHS for seed in range(count)]
 
 
-@pytest.mark.parametrize("seconds", DIGESTS)
-def test_a_seed_always_tells_the_same(seconds: int) -> None:
-    told = story(Split.TEST.seed(7), seconds)
-    assert told == story(Split.TEST.seed(7), seconds)
-    assert digest(told) == DIGESTS[seconds]
+def test_a_seed_always_tells_the_same() -> None:
+    told = [story(Split.TEST.seed(number), seconds) for number, seconds in PINNED]
+    assert told == [story(Split.TEST.seed(number), seconds) for number, seconds in PINNED]
+    assert digest(told) == STORIES_DIGEST
 
 
 def test_the_same_is_always_asked() -> None:
-    assert digest(questions(story(Split.TEST.seed(7), 60))) == QUESTIONS_DIGEST
+    asked = [questions(story(Split.TEST.seed(number), seconds)) for number, seconds in PINNED]
+    assert digest(asked) == QUESTIONS_DIGEST
 
 
 def test_other_seeds_and_lengths_tell_something_else() -> None:
