@@ -115,8 +115,9 @@ def test_towers_are_frozen_after_their_stage(trained: WorldTrained) -> None:
     for stage in ALL[1:]:
         state = torch.load(stage_folder(folder_of(trained), stage) / "state" / "state.pt", weights_only=True)
         names = set(state["parameters"])
-        assert names
-        assert {name.split(".")[0] for name in names} <= {"connector", "decoder"}
+        assert {"connector", "decoder"} <= {name.split(".")[0] for name in names}
+        # What the layers of both towers are called.
+        assert not any("encoder.layer" in name for name in names)
 
 
 def test_resuming_goes_on_where_it_ended(trained: WorldTrained) -> None:
