@@ -49,19 +49,17 @@ class SVACrossAttention(nn.Module):
         """
         keys = torch.cat((self.k_proj_0(siglip), self.k_proj_1(dinov2)), dim=1)
         values = torch.cat((self.v_proj_0(siglip), self.v_proj_1(dinov2)), dim=1)
-        attended = functional.scaled_dot_product_attention(
-            self._split(self.q_proj(queries).unsqueeze(1)),
-            self._split(keys),
-            self._split(values),
-            attn_mask=None if mask is None else mask[:, None, None, :],
+        # One query and a handful of keys: plain products and sums. Attention kernels are made for long sequences; they
+        # pad each of the many short ones.
+        query, keys, values = (
+            tokens.unflatten(-1, (self.heads, -1)) for tokens in (self.q_proj(queries), keys, values)
         )
-        output: torch.Tensor = self.o_proj(attended.transpose(1, 2).flatten(2).squeeze(1))
+        scores = (query[:, None].float() * keys.float()).sum(dim=-1) / math.sqrt(query.shape[-1])
+        if mask is not None:
+            scores = scores.masked_fill(~mask[..., None], -torch.inf)
+        shares = scores.softmax(dim=1).to(values.dtype)
+        output: torch.Tensor = self.o_proj((shares[..., None] * values).sum(dim=1).flatten(1))
         return output
-
-    def _split(self, tokens: torch.Tensor) -> torch.Tensor:
-        """[N, K, v] → [N, heads, K, v/heads]."""
-        count, keys, width = tokens.shape
-        return tokens.reshape(count, keys, self.heads, width // self.heads).transpose(1, 2)
 
 
 class SVAOutput(nn.Module):

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import random
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from longvu_cli.compression.budget import budget
-from longvu_cli.config import CompressionOptions, LLMFamily, Quantization, Recipe
+from longvu_cli.config import CompressionOptions, Quantization, Recipe
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.loading import Modules, load_modules
 from longvu_cli.pipeline import compress
-from longvu_cli.prompt import build_prompt
 from longvu_cli.training.tiny_checkpoint import new_checkpoint
-from longvu_cli.training.world import weights_of
+from longvu_cli.training.world import weights_of, word_ids
 from longvu_cli.training.world_answers import AnswerModel
 from longvu_cli.training.world_towers import TowerPair
 from longvu_cli.training.world_videos import Group, VideoBatch, WorldVideos
@@ -43,14 +39,14 @@ class Prepared(AnswerModel):
         self.logits, self.row = logits.detach(), row
         return logits, targets, row
 
-    def _frames(self, pixels):  # type: ignore[no-untyped-def]
-        self.pixels = pixels
-        return super()._frames(pixels)
+    def _seen(self, frames):  # type: ignore[no-untyped-def]
+        self.seen = super()._seen(frames)
+        return self.seen
 
 
 def one_batch(modules: Modules, recipe: Recipe, seconds: int, questions: int = 1) -> VideoBatch:
     videos = WorldVideos([], modules.tokenizer, recipe, run=0)
-    return videos.batch(Group("test", (seconds, seconds), 1, questions, 1.0), np.random.default_rng(3))
+    return videos.batches(Group("test", (seconds, seconds), 1, questions, 1.0), np.random.default_rng(3))[0]
 
 
 @pytest.mark.parametrize(
@@ -66,17 +62,16 @@ def test_a_batch_is_compressed_as_the_pipeline_does_it(
     torch.manual_seed(0)
     videos = WorldVideos([], modules.tokenizer, recipe_for_batch, run=0)
     videos._moments = lambda told, draw: np.arange(told.seconds)  # type: ignore[method-assign]
-    batch = videos.batch(Group("test", (seconds, seconds), 1, 1, 1.0), np.random.default_rng(3))
+    batch = videos.batches(Group("test", (seconds, seconds), 1, 1, 1.0), np.random.default_rng(3))[0]
     assert modules.language_model is not None
-    model = Prepared(modules.vision, modules.language_model.decoder, recipe)
+    model = Prepared(modules.vision, modules.language_model.decoder, recipe, word_ids(modules.tokenizer))
     with torch.no_grad():
         model(batch)
 
     prompt_length = int(batch.prompt[0])
     after = modules.language_model.embeddings(torch.from_numpy(batch.ids[0, :prompt_length]))
     with torch.no_grad():
-        siglip, dinov2 = modules.vision.siglip(model.pixels), modules.vision.dinov2(model.pixels)
-        fused = modules.vision.connector.aggregate(siglip.clone(), dinov2.clone(), None)
+        fused = modules.vision.connector.aggregate(*model.seen, None)
     room = budget(recipe, len(batch.before) + 1 + prompt_length)
     encoded = EncodedVideo(
         times=tuple(map(float, range(seconds))),
@@ -105,14 +100,14 @@ def test_each_question_of_a_video_gets_its_own_answer_positions(modules: Modules
     recipe = CompressionOptions().resolve(modules.config)
     batch = one_batch(modules, recipe, 8, questions=5)
     assert modules.language_model is not None
-    model = Prepared(modules.vision, modules.language_model.decoder, recipe)
+    model = Prepared(modules.vision, modules.language_model.decoder, recipe, word_ids(modules.tokenizer))
     with torch.no_grad():
         losses = model(batch)
     assert torch.bincount(model.row).tolist() == (batch.length - batch.prompt).tolist()
     assert losses["loss"].isfinite()
     # Rows do not see each other: alone, the first gives the same logits.
     alone = one_batch(modules, recipe, 8, questions=5)
-    for name in ("ids", "prompt", "length", "weight", "evidence"):
+    for name in ("ids", "prompt", "length", "evidence"):
         object.__setattr__(alone, name, getattr(batch, name)[:1])
     with torch.no_grad():
         torch.manual_seed(0)

@@ -12,7 +12,8 @@ Each stage begins with what the one before left in the folder, and leaves a chec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -20,7 +21,9 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, IterableDataset
+from transformers import PreTrainedTokenizerFast
 
 from longvu_cli.checkpoint import CONFIG_FILE
 from longvu_cli.config import CompressionOptions, Quantization
@@ -30,7 +33,7 @@ from longvu_cli.training.loop import LogRow, LoopOptions, run_stage
 from longvu_cli.training.tiny_checkpoint import WEIGHTS_FILE, new_checkpoint, save_weights
 from longvu_cli.training.world_answers import AnswerModel
 from longvu_cli.training.world_towers import LabelledPictures, TowerPair
-from longvu_cli.training.world_videos import Group, WorldVideos
+from longvu_cli.training.world_videos import WORDS, Group, VideoBatch, WorldVideos
 from longvu_cli.weights import Part, Weights
 
 
@@ -49,7 +52,6 @@ class StagePlan:
 
     Attributes:
         minutes: on one GPU of the kind that the bundled model was trained on.
-        batch: pictures, or videos of the shortest kind, per batch.
         groups: the videos; none where the towers are trained.
     """
 
@@ -59,32 +61,32 @@ class StagePlan:
 
 
 TOWER_BATCH = 512
+# Batches of questions that are asked of the same videos.
+ROUNDS = 3
+_IMAGE = Group("image", (1, 1), 256, 8, 1.0)
+_SHORT = Group("short", (8, 24), 72, 12, 1.0)
+_MINUTE = Group("minute", (25, 60), 32, 12, 1.0)
+_MINUTES = Group("minutes", (61, 120), 18, 12, 1.0)
+_MIXED = Group("mixed", (121, 446), 7, 10, 1.0)
+_LONG = Group("long", (447, 3600), 10, 10, 1.0)
 PLANS: dict[Stage, StagePlan] = {
     Stage.TOWERS: StagePlan(minutes=2.0, learning_rate=1.0e-3),
-    Stage.IMAGES: StagePlan(
-        minutes=1.5,
-        learning_rate=8e-4,
-        groups=(Group("image", (1, 1), 384, 6, 0.6), Group("clip", (8, 12), 96, 8, 0.4)),
-    ),
+    Stage.IMAGES: StagePlan(minutes=2.5, learning_rate=2e-3, groups=(_IMAGE,)),
     Stage.CLIPS: StagePlan(
-        minutes=6.0,
-        learning_rate=8e-4,
-        groups=(
-            Group("image", (1, 1), 384, 6, 0.05),
-            Group("short", (8, 24), 96, 8, 0.6),
-            Group("minute", (25, 60), 40, 8, 0.35),
-        ),
+        minutes=2.5,
+        learning_rate=1.5e-3,
+        groups=(replace(_IMAGE, share=0.1), replace(_SHORT, share=0.55), replace(_MINUTE, share=0.35)),
     ),
     Stage.VIDEOS: StagePlan(
-        minutes=9.0,
-        learning_rate=5e-4,
+        minutes=10.0,
+        learning_rate=1.3e-3,
         groups=(
-            Group("image", (1, 1), 384, 6, 0.03),
-            Group("short", (8, 24), 96, 8, 0.25),
-            Group("minute", (25, 60), 40, 8, 0.25),
-            Group("minutes", (61, 120), 20, 10, 0.2),
-            Group("mixed", (121, 446), 8, 8, 0.12),
-            Group("long", (447, 3600), 10, 8, 0.15),
+            replace(_IMAGE, share=0.05),
+            replace(_SHORT, share=0.5),
+            replace(_MINUTE, share=0.25),
+            replace(_MINUTES, share=0.1),
+            replace(_MIXED, share=0.05),
+            replace(_LONG, share=0.05),
         ),
     ),
 }
@@ -153,12 +155,29 @@ def train_stage(stage: Stage, folder: Path, training: WorldTraining, *, on_log: 
     for module in (modules.vision.connector, decoder):
         module.requires_grad_(True)
     recipe = CompressionOptions().resolve(modules.config)
-    model = AnswerModel(modules.vision, decoder, recipe)
+    model = AnswerModel(modules.vision, decoder, recipe, word_ids(modules.tokenizer)).to(device)
     groups = [replace(group, videos=_scaled(group.videos, training.scale)) for group in plan.groups]
-    videos = WorldVideos(groups, modules.tokenizer, recipe, run=run)
-    run_stage(model, _loader(videos, training.workers), options, place, resume=training.resume, on_log=on_log)
+    videos = WorldVideos(groups, modules.tokenizer, recipe, run=run, rounds=ROUNDS)
+    loader = _Flat(_loader(videos, training.workers))
+    run_stage(model, loader, options, place, resume=training.resume, on_log=on_log)
     if process.is_main_process:
         save_weights(folder, modules.vision.connector, decoder, dtype=torch.float32)
+
+
+class _Flat:
+    """The batches of tuples of batches."""
+
+    def __init__(self, tuples: Iterable[tuple[VideoBatch, ...]]) -> None:
+        self._tuples = tuples
+
+    def __iter__(self) -> Iterator[VideoBatch]:
+        for batches in self._tuples:
+            yield from batches
+
+
+def word_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The ids of the world's words, as they stand within a sentence; the first id where a word has several."""
+    return [tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0] for word in WORDS]
 
 
 def weights_of(folder: Path) -> Weights:
@@ -175,10 +194,8 @@ def weights_of(folder: Path) -> Weights:
 
 def finish(folder: Path, target: Path) -> None:
     """Copy the checkpoint without its training states, in half precision: what is shipped."""
-    import shutil
-
-    from safetensors.torch import load_file, save_file
-
+    if not (folder / CONFIG_FILE).is_file():
+        raise UsageError(f"there is no {CONFIG_FILE} in {folder}", hint="run the stages before")
     target.mkdir(parents=True, exist_ok=True)
     for name in ("", "dinov2", "siglip"):
         (target / name).mkdir(exist_ok=True)
@@ -186,16 +203,14 @@ def finish(folder: Path, target: Path) -> None:
             shutil.copyfile(file, target / name / file.name)
         tensors = {key: tensor.half() for key, tensor in load_file(folder / name / WEIGHTS_FILE).items()}
         save_file(tensors, target / name / WEIGHTS_FILE, metadata={"format": "pt"})
-    if not (target / CONFIG_FILE).is_file():
-        raise UsageError(f"there is no {CONFIG_FILE} in {folder}", hint="run the stages before")
 
 
 def _options(plan: StagePlan, training: WorldTraining, device: torch.device) -> LoopOptions:
-    minutes = None if training.steps is not None else training.minutes or plan.minutes
+    minutes = plan.minutes if training.minutes is None else training.minutes
     return LoopOptions(
-        learning_rate=training.learning_rate or plan.learning_rate,
+        learning_rate=plan.learning_rate if training.learning_rate is None else training.learning_rate,
         steps=training.steps,
-        minutes=minutes,
+        minutes=None if training.steps is not None else minutes,
         warmup=0.03,
         weight_decay=0.02,
         final_share=0.02,

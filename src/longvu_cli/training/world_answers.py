@@ -6,6 +6,7 @@ language model's keys and values of the video are shared by the rows that ask ab
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from longvu_cli.compression.frame_position_encoding import frame_position_encoding
 from longvu_cli.compression.spatial_token_compression import fit, keep_tokens
@@ -21,11 +21,18 @@ from longvu_cli.config import Recipe
 from longvu_cli.interpolation import resize_grid
 from longvu_cli.pipeline import Vision
 from longvu_cli.token_grid import Crop, with_newlines
-from longvu_cli.training.world_pictures import Camera168
+from longvu_cli.training.world_pictures import Camera168, Shown
 from longvu_cli.training.world_videos import VideoBatch
 
+# Weight of an answer's loss, which is a sum over its tokens.
+ANSWER_WEIGHT = 0.3
 # Weight of the loss that makes the frames that hold the answer score highest for the question (paper §3.2).
 RELEVANCE_WEIGHT = 0.2
+# Weight of the loss that makes tokens look like the words for what they show.
+WORDS_WEIGHT = 0.1
+# Weight of the loss that makes tokens tell their place in the picture.
+WHERE_WEIGHT = 0.1
+_SILENCE = 3.0
 # Frames that go through the towers together.
 _FRAMES_TOGETHER = 1024
 
@@ -36,10 +43,14 @@ class AnswerModel(nn.Module):
     Args:
         vision: the towers, frozen, and the connector.
         decoder: a stock causal language model.
+        word_ids: ids of ``WORDS`` in the vocabulary.
     """
 
-    def __init__(self, vision: Vision, decoder: Any, recipe: Recipe) -> None:
+    def __init__(self, vision: Vision, decoder: Any, recipe: Recipe, word_ids: Sequence[int]) -> None:
         super().__init__()
+        self.probe = nn.Linear(decoder.config.hidden_size, 2 * recipe.high_side)
+        self.register_buffer("_word_ids", torch.tensor(word_ids), persistent=False)
+        self._last: tuple[Shown, torch.Tensor, torch.Tensor] | None = None
         self.connector = vision.connector
         self.decoder = decoder
         self._towers = (vision.siglip, vision.dinov2)  # a tuple, so that they are no part of this module
@@ -51,48 +62,81 @@ class AnswerModel(nn.Module):
 
     def forward(self, batch: VideoBatch) -> dict[str, torch.Tensor]:
         """Losses of one batch, and the share of rows that were answered rightly, token by token."""
-        high, low = self._frames(self._camera.film(batch.frames))
+        high, low = self._frames(batch.frames)
         embeddings = self.decoder.get_input_embeddings()
         rows = embeddings(self._put(batch.ids))
         scores = self._scores(low, rows, batch)
         relevance = self._relevance_loss(scores, batch)
+        tokens = self._without_newlines(high)
+        words, where = self._words_loss(tokens, batch), self._where_loss(tokens)
         visual, lengths = self._visual(high, low, scores.detach(), batch)
-        before = embeddings(self._put(batch.before)).to(visual.dtype)
+        before = embeddings(self._put(batch.before))
         prefix = torch.cat((before.expand(len(batch), -1, -1), visual), dim=1)
-        logits, targets, row_of = self._answers(prefix, lengths + len(before), rows.to(prefix.dtype), batch)
+        logits, targets, row_of = self._answers(prefix, lengths + len(before), rows, batch)
         losses = functional.cross_entropy(logits.float(), targets, reduction="none")
         count = len(batch.ids)
         per_row = torch.zeros(count, device=self._device).index_add(0, row_of, losses)
-        tokens = torch.bincount(row_of, minlength=count)
-        weight = self._put(batch.weight)
-        answer = (weight * per_row / tokens).sum() / weight.sum()
+        # Summed over an answer's tokens: the one that matters is not worth less for standing among many that do not.
+        answer = per_row.mean()
         wrong = torch.zeros(count, device=self._device).index_add(0, row_of, (logits.argmax(-1) != targets).float())
-        right = (wrong == 0).float().mean()
+        self.right = wrong == 0
         return {
-            "loss": answer + RELEVANCE_WEIGHT * relevance,
+            "loss": ANSWER_WEIGHT * answer + RELEVANCE_WEIGHT * relevance + WORDS_WEIGHT * words + WHERE_WEIGHT * where,
             "answer": answer.detach(),
             "relevance": relevance.detach(),
-            "right": right,
+            "words": words.detach(),
+            "where": where.detach(),
+            "right": self.right.float().mean(),
         }
 
-    def _frames(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """[F, side, side, 3] uint8 → each frame's tokens at both resolutions: [F, n, h]."""
-        siglip, dinov2 = (self._features(tower, pixels) for tower in self._towers)
-        # Flash attention's backward pass rounds each of the many one-query sequences up to 128 and overflows its index.
-        with sdpa_kernel(SDPBackend.MATH):
-            fused = self.connector.aggregate(siglip, dinov2, None)
+    def _frames(self, frames: Shown) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each frame's tokens at both resolutions: [F, n, h]."""
+        siglip, dinov2 = self._seen(frames)
+        fused = self.connector.aggregate(siglip, dinov2, None)
         newline = self.connector.image_newline
         high = with_newlines(self.connector.project(fused), self._high_crop, newline)
         low = with_newlines(self.connector.project(resize_grid(fused, self._recipe.low_side)), self._low_crop, newline)
         return high.float(), low.float()
 
     @torch.no_grad()
-    def _features(self, tower: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
-        # Cloned: what the tower makes under inference mode cannot take part in training.
-        return torch.cat([tower(part) for part in pixels.split(_FRAMES_TOGETHER)]).clone()
+    def _seen(self, frames: Shown) -> tuple[torch.Tensor, torch.Tensor]:
+        """The towers' features; batches that share their videos have them computed once."""
+        if self._last is None or self._last[0] is not frames:
+            pixels = self._camera.film(frames)
+            # Cloned: what the tower makes under inference mode cannot take part in training.
+            siglip, dinov2 = (
+                torch.cat([tower(part) for part in pixels.split(_FRAMES_TOGETHER)]).clone() for tower in self._towers
+            )
+            self._last = frames, siglip, dinov2
+        return self._last[1:]
+
+    def _without_newlines(self, high: torch.Tensor) -> torch.Tensor:
+        """[F, n, h] → [F, Q², h]."""
+        side = self._recipe.high_side
+        rows: torch.Tensor = high.unflatten(1, (side, side + 1))
+        return rows[:, :, :side].flatten(1, 2)
+
+    def _where_loss(self, tokens: torch.Tensor) -> torch.Tensor:
+        """How badly a token tells its own row and column: nothing else says where in the picture it stands."""
+        side = self._recipe.high_side
+        steps = torch.arange(side, device=self._device)
+        rows, columns = steps.repeat_interleave(side), steps.repeat(side)
+        row, column = self.probe(tokens).float().transpose(1, 2).split(side, dim=1)
+        count = len(tokens)
+        of_row = functional.cross_entropy(row, rows.expand(count, -1))
+        return of_row + functional.cross_entropy(column, columns.expand(count, -1))
+
+    def _words_loss(self, tokens: torch.Tensor, batch: VideoBatch) -> torch.Tensor:
+        """How far the tokens are from the embeddings of the words that say what they show."""
+        words = self.decoder.get_input_embeddings()(self._word_ids)
+        # Most words are not there: a token that is like none of them has to mean that.
+        logits = tokens @ words.T / words.shape[1] ** 0.5 - _SILENCE
+        shown = self._put(batch.words).float()
+        loss: torch.Tensor = functional.binary_cross_entropy_with_logits(logits.float(), shown) * len(words)
+        return loss
 
     def _scores(self, low: torch.Tensor, rows: torch.Tensor, batch: VideoBatch) -> torch.Tensor:
-        """[R, T]: each frame's relevance for each row's question, as :func:`relevance` has it; −inf beyond the video."""
+        """[R, T]: each frame's relevance for each row's question (paper, eq. 1); −inf beyond the video."""
         inside = torch.arange(rows.shape[1], device=self._device) < self._put(batch.prompt)[:, None]
         text = (rows.float() * inside[..., None]).sum(dim=1) / inside.sum(dim=1, keepdim=True)
         frames = low.new_zeros(len(batch), batch.evidence.shape[1], low.shape[-1])
@@ -144,36 +188,36 @@ class AnswerModel(nn.Module):
         best = ranks.min(dim=1).values.float() + 1e-4 * ranks.float().mean(dim=1)
         beyond = torch.isinf(scores.unflatten(0, (len(batch), per_video))[:, 0])
         order = best.masked_fill(beyond, torch.inf).argsort(dim=1).argsort(dim=1)
-        return (order < self._put(batch.restored)[:, None]) | self._put(batch.base_high)[:, None]
+        restored: torch.Tensor = order < self._put(batch.restored)[:, None]
+        return restored | self._put(batch.base_high)[:, None]
 
     def _answers(
         self, prefix: torch.Tensor, lengths: torch.Tensor, rows: torch.Tensor, batch: VideoBatch
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits at every id of the answers, these ids, and the row of each."""
-        per_video = len(rows) // len(prefix)
+        videos, per_video, steps = len(prefix), len(rows) // len(prefix), rows.shape[1]
         # Padding stands after the video, so no token of it sees any; the rows are told where it begins.
         cache = self.decoder.model(inputs_embeds=prefix, use_cache=True).past_key_values
-        cache.batch_repeat_interleave(per_video)
-        lengths = lengths.repeat_interleave(per_video)
-        steps = torch.arange(rows.shape[1], device=self._device)
         seen = torch.arange(prefix.shape[1], device=self._device) < lengths[:, None]
+        step = torch.arange(steps, device=self._device)
+        # The questions of a video stand side by side; each sees the video and itself up to here.
+        question = torch.arange(per_video, device=self._device).repeat_interleave(steps)
+        own = (question[:, None] == question) & (step.repeat(per_video)[:, None] >= step.repeat(per_video))
         mask = torch.cat(
-            (
-                seen[:, None, :].expand(-1, len(steps), -1),
-                (steps <= steps[:, None]).expand(len(rows), -1, -1),
-            ),
+            (seen[:, None, :].expand(-1, len(own), -1), own.expand(videos, -1, -1)),
             dim=2,
         )
         hidden = self.decoder.model(
-            inputs_embeds=rows,
+            inputs_embeds=rows.unflatten(0, (videos, per_video)).flatten(1, 2),
             past_key_values=cache,
-            position_ids=lengths[:, None] + steps,
+            position_ids=lengths[:, None] + step.repeat(per_video),
             attention_mask=mask[:, None],
             use_cache=True,
         ).last_hidden_state
         prompt, length = self._put(batch.prompt)[:, None], self._put(batch.length)[:, None]
-        row, step = ((steps >= prompt) & (steps < length)).nonzero(as_tuple=True)
-        return self.decoder.lm_head(hidden[row, step - 1]), self._put(batch.ids)[row, step], row
+        row, at = ((step >= prompt) & (step < length)).nonzero(as_tuple=True)
+        hidden = hidden.unflatten(1, (per_video, steps)).flatten(0, 1)
+        return self.decoder.lm_head(hidden[row, at - 1]), self._put(batch.ids)[row, at], row
 
     def _put(self, values: npt.NDArray[np.generic]) -> torch.Tensor:
         return torch.from_numpy(values).to(self._device, non_blocking=True)

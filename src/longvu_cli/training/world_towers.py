@@ -24,7 +24,7 @@ from transformers import Dinov2Config, Dinov2Model, SiglipVisionConfig, SiglipVi
 from longvu_cli.preprocess import TowerInput, normalise
 from longvu_cli.towers import SIGLIP_PREFIX, resize_position_grid
 from longvu_cli.training.world_pictures import SIDE, Camera168, Shown, patch_labels, shown
-from longvu_cli.world.story import STYLES, Split, story
+from longvu_cli.world.story import STYLES, Camera, Scene, Split, story
 from longvu_cli.world.things import COLOURS, FURNITURE, THINGS
 
 PATCH = 14
@@ -73,7 +73,7 @@ class LabelledPictures(IterableDataset[LabelledFrames]):
 
     def _one(self, chance: np.random.Generator) -> LabelledFrames:
         draw = random.Random(int(chance.integers(2**63)))
-        moments = []
+        moments: list[tuple[Scene, Camera]] = []
         while len(moments) < self._batch:
             told = story(Split.TRAIN.seed(draw.randrange(2**40)), draw.choice(_STORY_SECONDS))
             times = [draw.uniform(0, told.seconds) for _ in range(2)]
@@ -128,9 +128,7 @@ class TowerPair(nn.Module):
         return {"loss": torch.stack(losses).sum(), **results}
 
     def _siglip_features(self, pixels: torch.Tensor) -> torch.Tensor:
-        features: torch.Tensor = self.siglip.encoder(
-            inputs_embeds=self.siglip.embeddings(pixels)  # type: ignore[operator]
-        ).last_hidden_state
+        features: torch.Tensor = self.siglip.encoder(inputs_embeds=self.siglip.embeddings(pixels)).last_hidden_state
         return features
 
     def save(self, folder: Path) -> None:

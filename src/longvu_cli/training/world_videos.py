@@ -15,14 +15,31 @@ from longvu_cli.compression.budget import budget, plan
 from longvu_cli.config import LLMFamily, Recipe
 from longvu_cli.prompt import build_prompt
 from longvu_cli.statistics import Resolution
-from longvu_cli.training.world_pictures import Shown, kept_moments, shown
-from longvu_cli.world.questions import KINDS, Question, questions
-from longvu_cli.world.story import Split, Story, story
+from longvu_cli.training.world_pictures import Shown, kept_moments, patch_labels, shown
+from longvu_cli.world.questions import Question, questions
+from longvu_cli.world.render import offset
+from longvu_cli.world.story import STYLES, Camera, Scene, Split, Story, story
+from longvu_cli.world.things import COLOURS, FURNITURE, THINGS
 
-# Where no loss is computed, as in torch's cross-entropy.
-IGNORED = -100
-# A description is long, and each of its words can be wrong.
-_DESCRIBE_WEIGHT = 3.0
+_DRAWINGS, _COLOURS = (*THINGS, *FURNITURE), tuple(COLOURS)
+# How often each kind of question is asked, relative to others.
+_EMPHASIS = {
+    "left": 3.0,
+    "direction": 3.0,
+    "often": 2.0,
+    "describe": 1.5,
+    "first": 1.5,
+    "when": 1.5,
+    "needle": 1.0,
+    "count": 0.7,
+    "place": 0.7,
+    "yes_no": 0.7,
+    "colour": 0.5,
+}
+# Stories among which the one is taken that has the most of the rarer kinds.
+_CHOICE = 3
+# What a token can show, as words of the vocabulary.
+WORDS = (*_DRAWINGS, *_COLOURS, *STYLES)
 
 
 @dataclass(frozen=True)
@@ -60,8 +77,9 @@ class VideoBatch:
         ids: [R, n] prompt after the video and answer; padded.
         prompt: [R] ids of the prompt after the video.
         length: [R] ids in all.
-        weight: [R] of the row's loss.
         evidence: [R, T] frames that the answer rests on.
+        words: [F, Q², W] which of the world's words each full-resolution token shows.
+        kinds: [R] kinds of question.
     """
 
     group: str
@@ -77,19 +95,23 @@ class VideoBatch:
     ids: npt.NDArray[np.int64]
     prompt: npt.NDArray[np.int64]
     length: npt.NDArray[np.int64]
-    weight: npt.NDArray[np.float32]
     evidence: npt.NDArray[np.bool_]
+    words: npt.NDArray[np.bool_]
+    kinds: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.room)
 
 
-class WorldVideos(IterableDataset[VideoBatch]):
-    """Endless batches. ``run`` tells the draws of one run from those of another.
+class WorldVideos(IterableDataset[tuple[VideoBatch, ...]]):
+    """Endless batches, in tuples that share their videos and ask other questions of them.
+
+    ``run`` tells the draws of one run from those of another.
 
     Args:
         groups: which videos, and how often.
         recipe: of the model that is trained; the compression is the real one.
+        rounds: batches that share their videos.
         split: whose stories.
     """
 
@@ -100,26 +122,51 @@ class WorldVideos(IterableDataset[VideoBatch]):
         recipe: Recipe,
         *,
         run: int,
+        rounds: int = 1,
         split: Split = Split.TRAIN,
     ) -> None:
         super().__init__()
         self._groups, self._tokenizer, self._recipe = tuple(groups), tokenizer, recipe
-        self._run, self._split = run, split
+        self._run, self._rounds, self._split = run, rounds, split
 
-    def __iter__(self) -> Iterator[VideoBatch]:
+    def __iter__(self) -> Iterator[tuple[VideoBatch, ...]]:
         info = get_worker_info()
         chance = np.random.default_rng([self._run, 0 if info is None else info.id, 2])
         shares = np.array([group.share for group in self._groups])
         while True:
             group = self._groups[int(chance.choice(len(self._groups), p=shares / shares.sum()))]
-            yield self.batch(group, chance)
+            yield self.batches(group, chance)
 
-    def batch(self, group: Group, chance: np.random.Generator) -> VideoBatch:
-        """One batch of a group."""
+    def batches(self, group: Group, chance: np.random.Generator) -> tuple[VideoBatch, ...]:
+        """Batches of a group that share their videos."""
         draw = random.Random(int(chance.integers(2**63)))
         stories = [self._story(group, draw) for _ in range(group.videos)]
         moments = [self._moments(told, draw) for told in stories]
-        asked = [some(questions(told), group.questions, draw) for told in stories]
+        filmed = [
+            (told.scene_at(t), told.camera_at(t))
+            for told, times in zip(stories, moments, strict=True)
+            for t in times.tolist()
+        ]
+        frames, words = shown(filmed, chance), words_shown(filmed, self._recipe.high_side)
+        asked = [some(questions(told), group.questions * self._rounds, draw) for told in stories]
+        lists = [everything(told) for told in stories]
+        asked = [
+            [*of_video[: -self._rounds], *[listed] * self._rounds]
+            for listed, of_video in zip(lists, asked, strict=True)
+        ]
+        return tuple(
+            self._batch(group, moments, frames, words, [of_video[number :: self._rounds] for of_video in asked])
+            for number in range(self._rounds)
+        )
+
+    def _batch(
+        self,
+        group: Group,
+        moments: Sequence[npt.NDArray[np.int64]],
+        frames: Shown,
+        words: npt.NDArray[np.bool_],
+        asked: Sequence[Sequence[Question]],
+    ) -> VideoBatch:
         rows = [self._row(question) for of_video in asked for question in of_video]
         before = rows[0][0]
         # One choice of resolutions serves all questions of a video: the longest prompt decides the room.
@@ -141,14 +188,7 @@ class WorldVideos(IterableDataset[VideoBatch]):
                 evidence[number, : len(times)] |= (times >= start) & (times < end)
         return VideoBatch(
             group=group.name,
-            frames=shown(
-                [
-                    (told.scene_at(t), told.camera_at(t))
-                    for told, times in zip(stories, moments, strict=True)
-                    for t in times.tolist()
-                ],
-                chance,
-            ),
+            frames=frames,
             video=np.repeat(np.arange(group.videos), [len(times) for times in moments]),
             time=np.concatenate(moments),
             place=np.concatenate([np.arange(len(times)) for times in moments]),
@@ -160,17 +200,18 @@ class WorldVideos(IterableDataset[VideoBatch]):
             ids=ids,
             prompt=np.array([row[1] for row in rows], np.int64),
             length=np.array([len(row[2]) for row in rows], np.int64),
-            weight=np.array([_DESCRIBE_WEIGHT if q.kind == "describe" else 1.0 for q in flat], np.float32),
             evidence=evidence,
+            words=words,
+            kinds=tuple(question.kind for question in flat),
         )
 
     def _story(self, group: Group, draw: random.Random) -> Story:
         shortest, longest = group.seconds
         # Long videos are drawn so that each order of magnitude comes as often.
         seconds = round(shortest * (longest / shortest) ** draw.random())
-        if seconds >= 120 and draw.random() < 0.5:
-            seconds -= seconds % 60
-        return story(self._split.seed(draw.randrange(2**40)), max(shortest, min(longest, seconds)))
+        seconds = max(shortest, min(longest, seconds))
+        choice = [story(self._split.seed(draw.randrange(2**40)), seconds) for _ in range(_CHOICE)]
+        return max(choice, key=_riches)
 
     def _moments(self, told: Story, draw: random.Random) -> npt.NDArray[np.int64]:
         room = budget(self._recipe, 40)
@@ -184,16 +225,47 @@ class WorldVideos(IterableDataset[VideoBatch]):
         return prompt.before, len(prompt.after), [*prompt.after, *answer, self._tokenizer.eos_token_id]
 
 
+def _riches(told: Story) -> float:
+    return sum(_EMPHASIS[kind] for kind in {question.kind for question in questions(told)})
+
+
+def everything(told: Story) -> Question:
+    """A list of all that stands anywhere: many answers in one, each a word away from what it is about."""
+    sentences = []
+    for index in dict.fromkeys(shot.place for shot in told.shots):
+        place = told.places[index]
+        things = sorted(place.things, key=lambda placed: (THINGS.index(placed.thing.kind), placed.x))
+        seen = [placed for placed in things if told.seen(index, placed.since_s, placed.until_s)]
+        listed = [f" {placed.thing.kind} {placed.thing.colour} {place.stands[placed.stand].kind}" for placed in seen]
+        sentences.append(f" {place.name}:{','.join(listed)}.")
+    return Question("list", "List everything.", "".join(sentences))
+
+
+def words_shown(moments: Sequence[tuple[Scene, Camera]], side: int) -> npt.NDArray[np.bool_]:
+    """Which of :data:`WORDS` each of the side² parts of each frame shows: [f, side², W].
+
+    A thing, its colour, the furniture; the place or the kind of card everywhere.
+    """
+    shows = np.zeros((len(moments), side * side, len(WORDS)), np.bool_)
+    seen: dict[tuple[Scene, tuple[int, int]], int] = {}
+    for number, (scene, camera) in enumerate(moments):
+        first = seen.setdefault((scene, offset(camera, 2)), number)
+        if first != number:
+            shows[number] = shows[first]
+            continue
+        labels = patch_labels(scene, camera, 2 * side, _DRAWINGS, _COLOURS).reshape(side, 2, side, 2, 2)
+        blocks = labels.transpose(0, 2, 1, 3, 4).reshape(side * side, 4, 2)
+        part = np.arange(side * side)[:, None]
+        for column, first_word in ((0, 0), (1, len(_DRAWINGS))):
+            label = blocks[:, :, column]
+            shows[number, np.broadcast_to(part, label.shape)[label > 0], first_word + label[label > 0] - 1] = True
+        shows[number, :, len(_DRAWINGS) + len(_COLOURS) + STYLES.index(scene.style)] = True
+    return shows
+
+
 def some(asked: Sequence[Question], count: int, draw: random.Random) -> list[Question]:
-    """``count`` of the questions, of as many kinds as there are; some twice where there are too few."""
-    by_kind = {kind: [question for question in asked if question.kind == kind] for kind in KINDS}
-    chosen: list[Question] = []
-    while len(chosen) < count:
-        kinds = [kind for kind, left in by_kind.items() if left]
-        if not kinds:
-            chosen += draw.choices(asked, k=count - len(chosen))
-            break
-        draw.shuffle(kinds)
-        for kind in kinds[: count - len(chosen)]:
-            chosen.append(by_kind[kind].pop(draw.randrange(len(by_kind[kind]))))
-    return chosen
+    """``count`` of the questions, most of them of the kinds that take longest to learn; some come twice."""
+    by_kind = {kind: [question for question in asked if question.kind == kind] for kind in _EMPHASIS}
+    kinds = [kind for kind, of_kind in by_kind.items() if of_kind]
+    chosen = draw.choices(kinds, weights=[_EMPHASIS[kind] for kind in kinds], k=count)
+    return [draw.choice(by_kind[kind]) for kind in chosen]

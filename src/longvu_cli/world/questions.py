@@ -20,7 +20,6 @@ _CLEAR_SHARE = 0.06
 # … or this long where every second is looked at, and where only every sixteenth is.
 _CLEAR_S = {False: 2, True: 24}
 _QUICK_UNTIL_S = 400
-_MINUTES = range(2, 11)
 
 _WORDINGS: dict[str, tuple[str, ...]] = {
     "colour": (
@@ -71,11 +70,6 @@ _WORDINGS: dict[str, tuple[str, ...]] = {
         "When is the {kind} first seen?",
         "Which part of the video shows the {kind} first?",
     ),
-    "minute": (
-        "In which minute does the {kind} appear?",
-        "In what minute is the {kind} first seen?",
-        "Which minute shows the {kind} first?",
-    ),
     "needle": (
         "What is shown only briefly?",
         "What was shown only briefly?",
@@ -92,12 +86,6 @@ _WORDINGS: dict[str, tuple[str, ...]] = {
         "Is the {kind} {colour}?",
         "Does the video show a {colour} {kind}?",
         "Is there a {colour} {kind}?",
-    ),
-    "gone": (
-        "What is carried away?",
-        "Which thing is taken away?",
-        "What disappears from its place?",
-        "Which thing is removed during the video?",
     ),
     "describe": (
         "Describe this video in detail.",
@@ -288,9 +276,6 @@ class _Asker:
             borders = (seconds / 3, 2 * seconds / 3)
             if seconds >= 8 and all(abs(start - border) >= clear / 2 for border in borders):
                 yield self._question("when", f"In the {PARTS[part]} part.", spans, kind=kind)
-            # The frame that shows it first may come some seconds later where not every second is looked at.
-            if seconds // 60 in _MINUTES and seconds % 60 == 0 and 2 <= start % 60 <= 58 - self._calm:
-                yield self._question("minute", f"In minute {int(start // 60) + 1}.", spans, kind=kind)
         pairs = [
             (a, b)
             for a, (first, _) in appearances.items()
@@ -325,10 +310,6 @@ class _Asker:
             else:
                 times = sum(other.style == card.style for other in story.cards)
                 yield self._question("often", TIMES[times], self._shown(card), kind=card.thing.kind)
-        for index, placed in _gone(story):
-            # It was there before, and is not any more.
-            spans = story.seen(index)
-            yield self._question("gone", f"The {placed.thing}.", spans)
 
     def _first_cards(self) -> Iterator[Card]:
         seen: set[Thing] = set()
@@ -349,21 +330,13 @@ class _Asker:
         return placed.until_s == float("inf")
 
 
-def _gone(story: Story) -> Iterator[tuple[int, Placed]]:
-    for index, place in enumerate(story.places):
-        for placed in place.things:
-            if placed.until_s < story.seconds:
-                yield index, placed
-
-
 def _description(story: Story) -> str:
     """The places in the order in which they are first seen, then what happens."""
     places: Sequence[int] = tuple(dict.fromkeys(shot.place for shot in story.shots))
     named = [f"the {story.places[index].name}" for index in places]
     sentences = ["First " + ", then ".join(named) if len(named) > 1 else named[0].capitalize()]
     if story.motion:
-        sentences.append(f"{_a(story.motion.thing).capitalize()} moves {story.motion.direction}")
-    sentences += [f"The {placed.thing} is carried away" for _, placed in _gone(story)]
+        sentences.append(f"{_a(story.motion.thing).capitalize()} moves through the picture")
     for style, shown in (("card", "is shown briefly"), ("spotlight", "is in the spotlight")):
         card = next((card for card in story.cards if card.style == style), None)
         if card is not None:

@@ -526,13 +526,12 @@ class _Writer:
         chance = self._chance
         if self._seconds < 10:
             return ()
-        long = self._seconds > _QUICK_UNTIL_S
         wanted: list[tuple[str, int]] = []
         if chance.random() < 0.6:
             wanted.append(("card", chance.randint(1, 2)))
         times = chance.randint(1, 4) if chance.random() < 0.5 else 0
         times = min(times, self._seconds // (3 * self._pace.gap_s + 3))
-        wanted += [("spotlight", chance.randint(2, 4) if long else 2)] * times
+        wanted += [("spotlight", 2)] * times
         chance.shuffle(wanted)
         closed = list(self._closed(places, motion))
         cards: list[Card] = []
