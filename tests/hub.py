@@ -93,6 +93,7 @@ def environment(home: Path, url: str) -> dict[str, str]:
     """Environment of a process that uses this hub and a cache of its own: the present one, without its HF variables."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "LONGVU_"))}
     local = {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    local["LONGVU_CACHE_DIR"] = str(home / "longvu")
     return {**kept, **local, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
 

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 
 from longvu_cli.config import ModelOptions
 from longvu_cli.errors import NotACheckpoint, UsageError, WeightsNotFound
-from longvu_cli.weights import VARIANTS, Part, Variant, _ListedFile, _Listing, _remove_from_cache, locate
+from longvu_cli.hub import ListedFile, Listing, remove_from_cache
+from longvu_cli.weights import VARIANTS, Part, Variant, locate
 
 REPO = "org/longvu"
 CONFIG = {
@@ -326,7 +327,7 @@ def test_deleting_follows_links_to_the_end_but_not_out_of_the_cache(
 ) -> None:
     cache = tmp_path / "cache"
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    listing = _Listing(REPO, "main", "c0", {"a": _ListedFile(1, "h", "h"), "b": _ListedFile(1, "o", "o")}, None)
+    listing = Listing(REPO, "main", "c0", {"a": ListedFile(1, "h"), "b": ListedFile(1, "o")}, None)
     for folder in (listing.snapshot, listing.storage / "blobs", cache / "blobs"):
         folder.mkdir(parents=True)
     (cache / "blobs" / "x").write_text("a")
@@ -334,8 +335,8 @@ def test_deleting_follows_links_to_the_end_but_not_out_of_the_cache(
     (listing.snapshot / "a").symlink_to("../../blobs/h")
     (tmp_path / "mine").write_text("b")
     (listing.snapshot / "b").symlink_to(tmp_path / "mine")
-    _remove_from_cache(listing, "a")
-    _remove_from_cache(listing, "b")
+    remove_from_cache(listing, "a")
+    remove_from_cache(listing, "b")
     assert [path for path in cache.rglob("*") if not path.is_dir()] == []
     assert (tmp_path / "mine").read_text() == "b"
 

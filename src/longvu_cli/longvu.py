@@ -38,6 +38,7 @@ from longvu_cli.device import (
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.errors import DeviceUnavailable, UsageError
 from longvu_cli.feature_cache import FeatureCache, cache_key, files_identity
+from longvu_cli.hub import DownloadPlan
 from longvu_cli.identity import weights_digest
 from longvu_cli.language_model import LanguageModel, decode_stream
 from longvu_cli.loading import Modules, load_modules
@@ -48,7 +49,7 @@ from longvu_cli.timing import Stopwatch
 from longvu_cli.tiny_world import FOREIGN, is_foreign
 from longvu_cli.variants import choose_variant
 from longvu_cli.video import Video, VideoInfo
-from longvu_cli.weights import DownloadPlan, Part, Variant, locate
+from longvu_cli.weights import Part, Variant, locate
 
 
 def _unheard(*_: object) -> None:
@@ -107,6 +108,7 @@ class LongVU:
         decoding: DecodingOptions | None = None,
         on_chosen: Callable[[Variant], None] = _unheard,
         on_download: Callable[[DownloadPlan], None] = _unheard,
+        on_check: Callable[[str, int], None] = _unheard,
         tqdm_class: type[Any] | None = None,
     ) -> LongVU:
         """Find the weights, downloading what is missing, and load them.
@@ -121,6 +123,7 @@ class LongVU:
             decoding: how videos are decoded; the frames are the same whatever the choice.
             on_chosen: hears which model ``auto`` takes, before anything is downloaded.
             on_download: hears of a download before it starts.
+            on_check: hears how many bytes of a repository are read, once, to be compared with what the hub lists.
             tqdm_class: draws a download's progress.
 
         Raises:
@@ -139,7 +142,7 @@ class LongVU:
             variant = choose_variant(free_memory(device), dtype=dtype, quantize=chosen.quantize, device=str(device))
             on_chosen(variant)
             chosen = replace(chosen, model=variant.name)
-        weights = locate(chosen, part, on_download=on_download, tqdm_class=tqdm_class)
+        weights = locate(chosen, part, on_download=on_download, on_check=on_check, tqdm_class=tqdm_class)
         watch = Stopwatch(lambda: synchronize(device))
         with watch.stage("load"):
             modules = load_modules(weights, part, device=device, dtype=dtype, quantize=chosen.quantize)

@@ -7,9 +7,10 @@ from huggingface_hub.utils.tqdm import tqdm
 
 from cli.conftest import Longvu
 from cli.running import QUESTION, QWEN
+from longvu_cli.hub import DownloadPlan
 from longvu_cli.longvu import LongVU
 from longvu_cli.variants import Footprint
-from longvu_cli.weights import DownloadPlan, Part
+from longvu_cli.weights import Part
 
 SHORT = "--max-new-tokens=2"
 

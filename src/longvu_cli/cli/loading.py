@@ -10,10 +10,11 @@ from longvu_cli.cli.output import Output
 from longvu_cli.config import DecodingOptions
 
 if TYPE_CHECKING:
+    from longvu_cli.hub import DownloadPlan
     from longvu_cli.longvu import LongVU
-    from longvu_cli.weights import DownloadPlan, Part, Variant
+    from longvu_cli.weights import Part, Variant
 
-# Downloads above this size are announced.
+# Downloads, and files to be read, above this size are announced.
 ANNOUNCED_BYTES = 100_000_000
 
 
@@ -44,6 +45,10 @@ def load_model(
         if plan.bytes_missing > ANNOUNCED_BYTES:
             output.note(f"downloading {plan.bytes_missing / 1e9:.2f} GB of {plan.repo} to {plan.destination}")
 
+    def announce_check(repo: str, size: int) -> None:
+        if size > ANNOUNCED_BYTES:
+            output.note(f"comparing {size / 1e9:.2f} GB of {repo} with what the hub lists, which is done once")
+
     def choose(variant: Variant) -> None:
         output.note(f"--model auto takes {variant.name}, the largest that fits the free memory of the device")
 
@@ -55,6 +60,7 @@ def load_model(
         decoding=decoding,
         on_chosen=choose,
         on_download=announce,
+        on_check=announce_check,
         tqdm_class=tqdm if output.animated else None,
     )
     info = model.info

@@ -18,10 +18,11 @@ from longvu_cli.cli.output import Output
 from longvu_cli.errors import ExtraNotInstalled, UsageError
 
 if TYPE_CHECKING:
+    from longvu_cli.hub import DownloadPlan
     from longvu_cli.training.finetune import FinetuneOptions, Listeners
     from longvu_cli.training.loop import LogRow
     from longvu_cli.training.world import Stage, WorldTraining
-    from longvu_cli.weights import DownloadPlan, Variant
+    from longvu_cli.weights import Variant
 
 _PANEL = "Training"
 _PARTS = ("connector", "llm")

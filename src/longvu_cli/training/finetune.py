@@ -45,6 +45,7 @@ from longvu_cli.device import free_memory, out_of_memory_is_an_error, resolve_de
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.errors import ExtraNotInstalled, LongVUError, QuestionTooLong, TrainingError, UsageError
 from longvu_cli.feature_cache import FeatureCache, cache_key, files_identity
+from longvu_cli.hub import DownloadPlan
 from longvu_cli.loading import CONNECTOR_PREFIX, Modules, load_modules
 from longvu_cli.pipeline import BATCH, Progress, Vision, compress, encode, side_by_side, tower_mask
 from longvu_cli.prompt import Prompt, build_prompt
@@ -54,7 +55,7 @@ from longvu_cli.training.loop import LogRow, LoopOptions, run_stage
 from longvu_cli.training.released_form import write_released_form
 from longvu_cli.variants import choose_variant
 from longvu_cli.video import Video
-from longvu_cli.weights import DownloadPlan, Part, Variant, locate
+from longvu_cli.weights import Part, Variant, locate
 
 # Beside the weights: the log, the state to go on from, and the features of the videos.
 TRAINING_FOLDER, FEATURES_FOLDER = "training", "features"
