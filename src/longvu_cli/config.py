@@ -286,6 +286,10 @@ class Decoder(StrEnum):
     NVDEC = "nvdec"
 
 
+# What a decoding process needs for itself and a small video.
+MIN_DECODING_BYTES = 500_000_000
+
+
 @dataclass(frozen=True)
 class DecodingOptions:
     """How the video is decoded; the frames are the same whatever the choice.
@@ -294,13 +298,29 @@ class DecodingOptions:
         decoder: ``auto`` is the CPU, which is faster; ``nvdec`` leaves its cores to others.
         workers: groups of pictures that are decoded side by side; 0: one per core.
         every_frame: decode every frame, also those that are not looked at: slower, and a reference for the rest.
+        isolated: open and decode the file in a process of its own, so that no file can crash this one, hang it or fill
+            its memory. Where processes cannot be forked (Windows), it is decoded in this one.
+        memory_bytes: what that process may allocate; None: 2 GB, or a sixteenth of the machine's memory if that is
+            more. Not enforced with ``nvdec``: the driver maps memory as it likes.
+        patience_s: seconds of CPU time that may go by without a packet being read or decoded; one more per GiB of the
+            file. Six times as long may go by on the clock.
     """
 
     decoder: Decoder = Decoder.AUTO
     workers: int = 0
     every_frame: bool = False
+    isolated: bool = True
+    memory_bytes: int | None = None
+    patience_s: float = 10.0
 
     def __post_init__(self) -> None:
+        if self.memory_bytes is not None and self.memory_bytes < MIN_DECODING_BYTES:
+            raise UsageError(
+                f"{self.memory_bytes} bytes are too few to decode anything",
+                hint=f"{MIN_DECODING_BYTES} are the least, and None is usual",
+            )
+        if not (math.isfinite(self.patience_s) and self.patience_s > 0):
+            raise UsageError(f"{self.patience_s} is no number of seconds to wait for a decoder", hint="10 is usual")
         if self.workers < 0:
             raise UsageError(f"--workers {self.workers} is no number of workers", hint="0 is one per core")
 

@@ -14,7 +14,8 @@
     │   ├── VideoNotFound       no such file, a directory, a pipe, a URL, no permission, empty
     │   ├── NotAVideo           the bytes are of no accepted media format
     │   ├── NoVideoStream       audio only, or only cover art
-    │   └── NoFrames            a video stream of which no frame could be decoded (in the range asked for)
+    │   ├── NoFrames            a video stream of which no frame could be decoded (in the range asked for)
+    │   └── DecodingFailed      the decoder crashed, hung, or needed more memory than it may have
     ├── WeightsError            the weights cannot be used
     │   ├── WeightsNotFound     not on this machine, or no such repository, revision or file
     │   ├── WeightsGated        the hub asks for a login or a licence
@@ -94,6 +95,10 @@ class NoVideoStream(VideoError):
 
 class NoFrames(VideoError):
     """No frame could be decoded in the range that was asked for."""
+
+
+class DecodingFailed(VideoError):
+    """The decoder crashed on the file, hung, or needed more memory than it may have."""
 
 
 class WeightsError(LongVUError):
