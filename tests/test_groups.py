@@ -22,11 +22,19 @@ from longvu_cli import group_decoder
 from longvu_cli.config import Decoder, DecodingOptions, SamplingOptions
 from longvu_cli.errors import DeviceUnavailable, UsageError
 from longvu_cli.nvdec import require_nvdec
-from longvu_cli.video import Frame, Video, VideoInfo, _StreamSource
+from longvu_cli.source import _StreamSource
+from longvu_cli.video import Frame, Video, VideoInfo
 
 FRAMES = 200
 ONCE_A_SECOND = SamplingOptions()
-EVERY_FRAME = DecodingOptions(decoder=Decoder.CPU, every_frame=True)
+EVERY_FRAME = DecodingOptions(decoder=Decoder.CPU, every_frame=True, isolated=False)
+
+
+def here(workers: int) -> DecodingOptions:
+    """In this process, for tests that reach into what decodes."""
+    return DecodingOptions(workers=workers, isolated=False)
+
+
 SVT = pytest.mark.skipif("libsvtav1" not in av.codecs_available, reason="there is no AV1 encoder")
 
 
@@ -127,7 +135,7 @@ def test_little_is_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         original(self, plan, channel)
 
     monkeypatch.setattr(group_decoder.GroupDecoder, "__call__", count)
-    read(clip(folder, "gop12.mp4"), SamplingOptions(fps=0.5), DecodingOptions(workers=2))
+    read(clip(folder, "gop12.mp4"), SamplingOptions(fps=0.5), here(2))
     # Four samples, at or shortly after keyframes.
     assert len(packets) == 4 and sum(packets) < 20
 
@@ -159,7 +167,7 @@ def test_every_frame_is_decoded_from_where_a_group_fails(
         return original(self, *arguments)
 
     monkeypatch.setattr(group_decoder.GroupDecoder, "_pixels", fail)
-    assert_same(clip(folder, "gop60.mkv"), SamplingOptions(fps=3.0), DecodingOptions(workers=1))
+    assert_same(clip(folder, "gop60.mkv"), SamplingOptions(fps=3.0), here(1))
     assert len(resumptions) == 1
 
 
@@ -169,7 +177,7 @@ def test_a_damaged_group_is_told_of(folder: Path, tmp_path: Path, resumptions: l
     data[middle : middle + 400] = np.random.default_rng(0).integers(0, 255, 400, np.uint8).tobytes()
     (tmp_path / "damaged.mp4").write_bytes(data)
     expected, _ = read(tmp_path / "damaged.mp4", SamplingOptions(fps=5.0), EVERY_FRAME)
-    frames, info = read(tmp_path / "damaged.mp4", SamplingOptions(fps=5.0), DecodingOptions(workers=2))
+    frames, info = read(tmp_path / "damaged.mp4", SamplingOptions(fps=5.0), here(2))
     assert [frame.time_s for frame in frames] == [frame.time_s for frame in expected]
     assert resumptions and any("corrupt" in warning for warning in info.warnings)
 
@@ -179,7 +187,7 @@ def decoding_threads() -> int:
 
 
 def test_closing_early_ends_the_threads(folder: Path) -> None:
-    with Video(clip(folder, "gop12.mp4"), SamplingOptions(fps=5.0), DecodingOptions(workers=4)) as video:
+    with Video(clip(folder, "gop12.mp4"), SamplingOptions(fps=5.0), here(4)) as video:
         frames = video.frames()
         next(frames)
         assert decoding_threads() > 0
@@ -194,7 +202,7 @@ def test_an_error_of_a_thread_ends_them_all(folder: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(group_decoder.GroupDecoder, "_pixels", fail)
     with pytest.raises(MemoryError, match="no room"):
-        read(clip(folder, "gop12.mp4"), SamplingOptions(), DecodingOptions(workers=3))
+        read(clip(folder, "gop12.mp4"), SamplingOptions(), here(3))
     assert decoding_threads() == 0
 
 
@@ -206,7 +214,7 @@ def test_an_interrupt_ends_the_threads(folder: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(group_decoder.GroupDecoder, "__call__", wait)
     interrupt = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
-    with Video(clip(folder, "gop12.mp4"), SamplingOptions(), DecodingOptions(workers=3)) as video:
+    with Video(clip(folder, "gop12.mp4"), SamplingOptions(), here(3)) as video:
         frames = video.frames()
         interrupt.start()
         with pytest.raises(KeyboardInterrupt):
@@ -218,13 +226,13 @@ def test_a_file_that_goes_away_is_read_on(folder: Path, tmp_path: Path, resumpti
     path = tmp_path / "gone.mp4"
     path.write_bytes(clip(folder, "gop12.mp4").read_bytes())
     expected, _ = read(path, ONCE_A_SECOND, EVERY_FRAME)
-    with Video(path, ONCE_A_SECOND, DecodingOptions(workers=2)) as video:
+    with Video(path, ONCE_A_SECOND, here(2)) as video:
         path.unlink()
         found = list(video.frames())
     assert [frame.time_s for frame in found] == [frame.time_s for frame in expected] and resumptions == [0]
 
 
-@pytest.mark.parametrize("decoding", [EVERY_FRAME, DecodingOptions(workers=2)])
+@pytest.mark.parametrize("decoding", [EVERY_FRAME, here(2)])
 def test_decoded_frames_are_let_go_of_at_once(folder: Path, decoding: DecodingOptions) -> None:
     gc.collect()
     gc.disable()

@@ -22,7 +22,7 @@ from media import UPRIGHT, corners_of, number_of, picture, steady, write_video
 from PIL import Image
 
 from longvu_cli import sampling as sampling_module
-from longvu_cli import video as video_module
+from longvu_cli import source as source_module
 from longvu_cli.config import DecodingOptions, SamplingOptions
 from longvu_cli.errors import NoFrames, NotAVideo, UsageError, VideoError, VideoNotFound
 from longvu_cli.video import Frame, Video, VideoInfo, save_frames
@@ -33,6 +33,8 @@ PARITY = SHARED / "parity"
 
 
 ONE_PER_SECOND, AUTOMATIC = SamplingOptions(), DecodingOptions()
+# For tests that reach into what reads the file.
+HERE = DecodingOptions(isolated=False)
 
 
 def read(
@@ -43,8 +45,8 @@ def read(
         return frames, video.info
 
 
-def numbers(path: Path, **sampling: Any) -> list[int]:
-    return [number_of(frame.pixels) for frame in read(path, SamplingOptions(**sampling))[0]]
+def numbers(path: Path, decoding: DecodingOptions = AUTOMATIC, **sampling: Any) -> list[int]:
+    return [number_of(frame.pixels) for frame in read(path, SamplingOptions(**sampling), decoding)[0]]
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +144,7 @@ def test_a_range_equals_that_part_of_a_full_decode(
 
 def test_a_start_far_into_the_file_decodes_little(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = 0
-    original = video_module._StreamSource._timed
+    original = source_module._StreamSource._timed
 
     def count(self: Any, frames: Any) -> Any:
         nonlocal decoded
@@ -150,8 +152,8 @@ def test_a_start_far_into_the_file_decodes_little(clip: Path, monkeypatch: pytes
             decoded += 1
             yield item
 
-    monkeypatch.setattr(video_module._StreamSource, "_timed", count)
-    assert numbers(clip, start_s=7.0) == [70, 80]
+    monkeypatch.setattr(source_module._StreamSource, "_timed", count)
+    assert numbers(clip, HERE, start_s=7.0) == [70, 80]
     assert decoded <= 30
 
 
@@ -199,7 +201,7 @@ def test_transparent_parts(tmp_path: Path) -> None:
 
 def test_number_of_frames_is_capped_by_a_growing_stride(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling_module, "MAX_FRAMES", 8)
-    frames, info = read(clip, SamplingOptions(fps=10.0))
+    frames, info = read(clip, SamplingOptions(fps=10.0), HERE)
     assert [number_of(frame.pixels) for frame in frames][:13] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16]
     assert len(frames) < 20
     assert any("cap" in warning for warning in info.warnings)
@@ -207,7 +209,7 @@ def test_number_of_frames_is_capped_by_a_growing_stride(clip: Path, monkeypatch:
 
 def test_as_many_frames_as_the_cap_are_no_reason_to_warn(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling_module, "MAX_FRAMES", 85)
-    frames, info = read(clip, SamplingOptions(fps=10.0))
+    frames, info = read(clip, SamplingOptions(fps=10.0), HERE)
     assert len(frames) == 85 and info.warnings == ()
 
 
@@ -226,14 +228,14 @@ def test_a_long_hold_is_sampled_throughout(tmp_path: Path) -> None:
 def test_sampling_goes_on_after_a_hold_that_was_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling_module, "MAX_REPEATS", 3)
     path = write_video(tmp_path / "hold.mkv", [0.0, 20.0, 21.0, 22.0], codec="ffv1", pixel_format="bgr0", rate=1)
-    assert numbers(path) == [0, 0, 0, 1, 2, 3]
+    assert numbers(path, HERE) == [0, 0, 0, 1, 2, 3]
 
 
 def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
     def peak(frames: int) -> int:
         path = write_video(tmp_path / f"{frames}.mkv", steady(frames, 1), rate=1)
         tracemalloc.start()
-        with Video(path) as video:
+        with Video(path, decoding=HERE) as video:
             for _ in video.frames():
                 pass
         try:
@@ -276,9 +278,9 @@ def test_a_damaged_still(tmp_path: Path) -> None:
 
 
 def test_large_frames_are_refused_before_they_are_decoded(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video_module, "MAX_PIXELS", 100 * 50)
+    monkeypatch.setattr(source_module, "MAX_PIXELS", 100 * 50)
     with pytest.raises(NoFrames, match=r"too large \(128x72\)"):
-        Video(clip)
+        Video(clip, decoding=HERE)
 
 
 @pytest.mark.parametrize("name", ["cut.mp4", "cut.mkv", "cut.avi"])
@@ -335,22 +337,22 @@ def test_an_interrupt_while_opening_is_not_swallowed(clip: Path, monkeypatch: py
     def interrupted(*_: Any, **__: Any) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(video_module.av, "open", interrupted)
+    monkeypatch.setattr(source_module.av, "open", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        Video(clip)
+        Video(clip, decoding=HERE)
 
 
 def test_another_signal_while_opening_does_no_harm(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, calls = video_module.av.open, []
+    original, calls = source_module.av.open, []
 
     def interrupted_once(*arguments: Any, **options: Any) -> Any:
         calls.append(arguments)
         if len(calls) == 1:
-            raise video_module.av.error.InterruptedError(4, "Interrupted system call")
+            raise source_module.av.error.InterruptedError(4, "Interrupted system call")
         return original(*arguments, **options)
 
-    monkeypatch.setattr(video_module.av, "open", interrupted_once)
-    frames, _ = read(clip, SamplingOptions(end_s=2.0), DecodingOptions(every_frame=True))
+    monkeypatch.setattr(source_module.av, "open", interrupted_once)
+    frames, _ = read(clip, SamplingOptions(end_s=2.0), DecodingOptions(every_frame=True, isolated=False))
     assert [number_of(frame.pixels) for frame in frames] == [0, 10] and len(calls) == 2
 
 
@@ -360,7 +362,7 @@ def test_nothing_is_printed(clip: Path, tmp_path: Path) -> None:
     data[middle : middle + 100] = np.random.default_rng(0).integers(0, 255, 100, np.uint8).tobytes()
     (tmp_path / "garbled.mp4").write_bytes(data)
     script = "import sys; from longvu_cli.video import Video; print(len(list(Video(sys.argv[1]).frames())), end='')"
-    source = Path(video_module.__file__).parents[1]
+    source = Path(source_module.__file__).parents[1]
     result = subprocess.run(
         [sys.executable, "-c", script, tmp_path / "garbled.mp4"],
         capture_output=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import av
@@ -11,8 +11,9 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
+from longvu_cli.frames import Pixels
 from longvu_cli.groups import GroupPlan, Irregular, may_skip_unreferenced
-from longvu_cli.pixels import Orientation, Pixels, rgb
+from longvu_cli.pixels import Orientation, rgb
 from longvu_cli.side_by_side import Channel
 
 
@@ -37,9 +38,17 @@ class GroupDecoder:
         context: of one thread, so that what is said of a packet holds for its frame.
         orientation: for frames that carry none.
         size: (width, height) upright that all frames have.
+        beat: called before each packet is decoded.
     """
 
-    def __init__(self, context: VideoCodecContext, orientation: Orientation, size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        context: VideoCodecContext,
+        orientation: Orientation,
+        size: tuple[int, int],
+        beat: Callable[[], None],
+    ) -> None:
+        self._beat = beat
         self._context = context
         self._orientation = orientation
         self._size = size
@@ -71,6 +80,7 @@ class GroupDecoder:
         try:
             for number, packet in enumerate(plan.packets):
                 channel.refuse_stopped()
+                self._beat()
                 is_needed = number == 0 or packet.pts in sampled or not self._skips
                 self._context.skip_frame = "DEFAULT" if is_needed else "NONREF"
                 yield from self._context.decode(packet)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 from av.sidedata.sidedata import SideData, SideDataContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-Pixels = npt.NDArray[np.uint8]
+from longvu_cli.frames import Pixels
 
 # The same without interleaved colour planes.
 _PLANAR: Mapping[str, str] = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
