@@ -43,7 +43,7 @@ def config_values(vocabulary: int) -> dict[str, Any]:
         "attention_dropout": 0.0,
         "connector_depth": 2,
         "connector_only": True,
-        "dino_threshold": 0.6,
+        "dino_threshold": 0.63,
         "drop_threshold": 0.9,
         "eos_token_id": SPECIAL_TOKENS.index("<|im_end|>"),
         "frame_pos": True,
