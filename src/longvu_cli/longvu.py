@@ -40,6 +40,7 @@ from longvu_cli.errors import DeviceUnavailable, UsageError
 from longvu_cli.feature_cache import FeatureCache, cache_key, files_identity
 from longvu_cli.hub import DownloadPlan
 from longvu_cli.identity import weights_digest
+from longvu_cli.isolation import warm_up
 from longvu_cli.language_model import LanguageModel, decode_stream
 from longvu_cli.loading import Modules, load_modules
 from longvu_cli.pipeline import BATCH, CompressedVideo, Progress, compress, encode
@@ -130,6 +131,10 @@ class LongVU:
             WeightsError: the weights cannot be found, fetched or loaded.
             DeviceError: the device is missing or too small.
         """
+        decoding = decoding or DecodingOptions()
+        if decoding.isolated:
+            # It gets ready while the weights are loaded.
+            warm_up()
         chosen = replace(options or ModelOptions(), model=model)
         device = resolve_device(chosen.device)
         dtype = resolve_dtype(chosen.dtype, device)
