@@ -37,7 +37,6 @@ def main(control_fd: int) -> None:
         raise NotImplementedError
     # Pillow imports what reads a format when it first meets one.
     Image.init()
-    end_with_parent(None)
     _Server(socket.socket(fileno=control_fd)).serve()
 
 

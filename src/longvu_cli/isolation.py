@@ -144,10 +144,7 @@ class IsolatedSource:
                 finally:
                     os.close(status)
             self._send(self._request(file, sampling, decoding))
-            opened = self._receive()
-            self._info = _info(opened)
-            expected = opened["expected"]
-            self._expected = None if expected is None else int(expected)
+            self._open()
         except BaseException:
             self.close()
             raise
@@ -161,6 +158,15 @@ class IsolatedSource:
             "patience_s": self._patience_s,
         }
 
+    def _open(self) -> None:
+        opened = self._receive()
+        try:
+            self._info = _info(opened)
+            expected = opened["expected"]
+            self._expected = None if expected is None else int(expected)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise self._broken() from None
+
     def frames(self) -> Iterator[Frame]:
         """The frames as the worker sends them."""
         self._send({})
@@ -168,14 +174,18 @@ class IsolatedSource:
         index = 0
         while True:
             header = self._receive()
-            if header["kind"] == "end":
-                self._info = _info(header)
-                return
-            if header["kind"] == "frame":
-                pixels = self._pixels(header)
-            if pixels is None:
-                raise self._broken()
-            yield Frame(index=index, time_s=float(header["time_s"]), pixels=pixels)
+            try:
+                if header["kind"] == "end":
+                    self._info = _info(header)
+                    return
+                if header["kind"] == "frame":
+                    pixels = self._pixels(header)
+                if pixels is None or header["kind"] not in ("frame", "again"):
+                    raise self._broken()
+                frame = Frame(index=index, time_s=float(header["time_s"]), pixels=pixels)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise self._broken() from None
+            yield frame
             index += 1
 
     def info(self, path: str) -> VideoInfo:

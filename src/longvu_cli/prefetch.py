@@ -10,6 +10,8 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
+# How long a reader that leaves waits for the item in work. Whoever owns what is iterated closes it next, which ends it.
+_FAREWELL_S = 0.3
 # How often a full queue looks whether anybody still reads it, in seconds.
 _POLL_S = 0.1
 
@@ -25,7 +27,7 @@ def prefetched(items: Iterable[Item], depth: int) -> Generator[Item, None, None]
     """Iterate in another thread, at most ``depth`` items ahead of the reader.
 
     Errors of the iterable are raised here, in their place. Closing the generator ends the thread and closes the
-    iterable.
+    iterable; an item that takes long is not waited for.
 
     Args:
         depth: items that wait at most; bounds the memory.
@@ -67,4 +69,4 @@ def prefetched(items: Iterable[Item], depth: int) -> Generator[Item, None, None]
             yield item
     finally:
         unread.set()
-        thread.join()
+        thread.join(_FAREWELL_S)

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 import struct
+import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, dropwhile, islice, repeat
@@ -86,9 +87,15 @@ _FEWEST_FRAMES_PER_SAMPLE = 3
 # Packets that may go by before the first frame comes out of the decoder.
 _MAX_OPENING_PACKETS = 1_000
 _MOST_WORKERS = 16
-# Decoded frames that may wait, and packets that were read ahead.
-_MAX_BYTES_PER_WORKER, _MAX_BYTES_WAITING = 128_000_000, 1_000_000_000
-_MAX_BYTES_AHEAD = 256_000_000
+# Pictures that a decoder holds to predict others from, and those that each further thread of it works on.
+_PICTURES_PER_DECODER, _PICTURES_PER_THREAD = 10, 3
+# Shares of the memory for decoders, for pictures that wait and for packets that were read ahead.
+_DECODERS_SHARE, _WAITING_SHARE, _AHEAD_SHARE = 0.5, 0.25, 0.1
+_MAX_BYTES_PER_WORKER = 128_000_000
+_USUAL_MEMORY_BYTES = 2_000_000_000
+# An index may list the same bytes again and again: what was read may be this many times the file, and a little more.
+_MAX_REREADING, _SLACK_BYTES = 4, 1_000_000
+_LONGEST_TITLE = 1_000
 
 
 def _unheard() -> None:
@@ -209,6 +216,7 @@ class _Findings:
     fitted_into: tuple[int, int] | None = None
     capped: bool = False
     ends_early: bool = False
+    repeats: bool = False
 
     def warnings(self) -> Iterator[str]:
         if self.corrupt_packets:
@@ -216,6 +224,8 @@ class _Findings:
             yield f"{packets}: frames are missing or damaged"
         if self.ends_early:
             yield "the file ends early: it seems to have been cut off"
+        if self.repeats:
+            yield "the index is corrupt: it lists the same data again and again; the rest is left out"
         if self.clock_jumps:
             times = "once" if self.clock_jumps == 1 else f"{self.clock_jumps} times"
             yield f"the timestamps jump {times}; the video is taken to go on without a gap"
@@ -247,6 +257,7 @@ class _StreamSource:
 
     def __init__(self, file: Path, sampling: SamplingOptions, decoding: DecodingOptions, beat: Beat) -> None:
         self._beat = beat
+        self._reading = threading.Lock()
         self._file = file
         self._sampling = sampling
         self._decoding = decoding
@@ -270,6 +281,7 @@ class _StreamSource:
             context = self._stream.codec_context
             _refuse_large_frame(context.width, context.height, name)
             context.thread_type = "AUTO"
+            context.thread_count = self._decoder_threads()
             context.options = {"max_pixels": str(MAX_PIXELS)}
             self._incoming = self._packets()
             opened = self._opened()
@@ -302,16 +314,22 @@ class _StreamSource:
         return []
 
     def frames(self) -> Iterator[Frame]:
-        index = -1
-        for index, (time_s, pixels) in enumerate(self._samples()):
-            yield Frame(index=index, time_s=time_s, pixels=pixels)
-        if index < 0:
+        index = 0
+        with closing(self._samples()) as samples:
+            while (sample := self._next(samples)) is not None:
+                yield Frame(index, *sample)
+                index += 1
+        if not index:
             raise NoFrames(
                 f"the video ends after {self._measured_s or 0:.1f} s, before --start {self._sampling.start_s:g}",
                 hint="choose an earlier start",
             )
 
-    def _samples(self) -> Iterator[_Sample]:
+    def _next(self, samples: Iterator[_Sample]) -> _Sample | None:
+        with self._reading:
+            return next(samples, None)
+
+    def _samples(self) -> Generator[_Sample, None, None]:
         sampler = Sampler(self._sampling)
         packets = self._packets_in_groups()
         if packets is None:
@@ -325,7 +343,7 @@ class _StreamSource:
 
     def _samples_of_all(
         self, frames: Iterator[VideoFrame], sampler: Sampler, orientation: Orientation
-    ) -> Iterator[_Sample]:
+    ) -> Generator[_Sample, None, None]:
         """The sampled ones among decoded frames."""
         last: _Display | None = None
         for display in self._displays(frames, orientation):
@@ -373,7 +391,7 @@ class _StreamSource:
             return None
         return chain([entry], packets)
 
-    def _samples_of_groups(self, planner: GroupPlanner) -> Iterator[_Sample]:
+    def _samples_of_groups(self, planner: GroupPlanner) -> Generator[_Sample, None, None]:
         """The sampled frames, decoding no more than they need; from where that is not possible, every frame."""
         ahead: deque[_Ahead] = deque()
         orientation, taken, more = self._orientation, 0, True
@@ -409,7 +427,7 @@ class _StreamSource:
         """Give the workers enough to do; whether there is more."""
         while sum(one.channel is not None for one in ahead) <= workers.count:
             held = sum(packet.size for one in ahead for packet in one.planned.group.packets)
-            if ahead and held > _MAX_BYTES_AHEAD:
+            if ahead and held > self._memory_bytes() * _AHEAD_SHARE:
                 break
             planned = planner.next()
             if planned is None:
@@ -425,9 +443,24 @@ class _StreamSource:
     def _workers(self) -> Workers[GroupPlan, Picture]:
         width, height = self._size
         # A GPU has few decoders, and a context of its own costs each worker much memory.
-        count = 1 if self._accelerated else self._decoding.workers or min(cores(), _MOST_WORKERS)
-        room = min(_MAX_BYTES_PER_WORKER, _MAX_BYTES_WAITING // count)
+        fitting = int(self._memory_bytes() * _DECODERS_SHARE / (_PICTURES_PER_DECODER * self._picture_bytes()))
+        count = 1 if self._accelerated else self._decoding.workers or max(1, min(cores(), _MOST_WORKERS, fitting))
+        room = min(_MAX_BYTES_PER_WORKER, int(self._memory_bytes() * _WAITING_SHARE) // count)
         return Workers(count, self._group_decoder, capacity=max(2, room // (3 * width * height)))
+
+    def _memory_bytes(self) -> int:
+        return self._decoding.memory_bytes or _USUAL_MEMORY_BYTES
+
+    def _picture_bytes(self) -> float:
+        """Of a picture as it is decoded."""
+        context = self._stream.codec_context
+        depth = context.format.padded_bits_per_pixel if context.format else 0
+        return max(1, context.width * context.height) * (depth or 12) / 8
+
+    def _decoder_threads(self) -> int:
+        """How many threads of one decoder there is memory for."""
+        pictures = self._memory_bytes() * _DECODERS_SHARE / self._picture_bytes() - _PICTURES_PER_DECODER
+        return max(1, min(cores(), _MOST_WORKERS, int(pictures / _PICTURES_PER_THREAD)))
 
     def _group_decoder(self) -> GroupDecoder:
         """A decoder for one thread, set up by opening the file once more.
@@ -468,8 +501,12 @@ class _StreamSource:
             codec=self._stream.codec_context.codec.canonical_name,
             is_still=False,
             warnings=(*self._choice, *self._findings.warnings()),
-            title=self._container.metadata.get("title"),
+            title=self._title(),
         )
+
+    def _title(self) -> str | None:
+        title = self._container.metadata.get("title")
+        return None if title is None else title[:_LONGEST_TITLE]
 
     def expected_frames(self) -> int | None:
         if self._header_s is None:
@@ -479,7 +516,9 @@ class _StreamSource:
         return frames if 0 < frames <= MAX_FRAMES else None
 
     def close(self) -> None:
-        self._container.close()
+        # Another thread may be in the middle of it.
+        with self._reading:
+            self._container.close()
 
     def _header_duration_s(self) -> float | None:
         """What the header says, where it is plausible."""
@@ -514,13 +553,20 @@ class _StreamSource:
     def _packets(self) -> Iterator[VideoPacket | None]:
         """The stream's packets and, last, one that drains the decoder."""
         count, last_is_cut, read_errors = 0, False, 0
+        is_mp4 = self._container.format.name == _SEEKABLE_FORMATS[0]
+        bytes_left = self._container.size * _MAX_REREADING + _SLACK_BYTES
         while True:
             try:
                 for packet in self._container.demux(self._stream):
                     self._beat()
                     if packet.size:
                         count, last_is_cut = count + 1, packet.is_corrupt
+                        bytes_left -= packet.size
                     yield packet
+                    if is_mp4 and bytes_left < 0:
+                        self._findings.repeats = True
+                        yield None
+                        return
                 break
             except av.error.InterruptedError:
                 # A signal came in. Its handler has run and did not raise, so the read goes on.
