@@ -17,7 +17,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,6 +37,10 @@ class Hub:
         refuse: repository → status to answer all its requests with (403: gated).
         refuse_files: the same for its files only, without saying that it is gated.
         damage: names of files that are served with one byte changed.
+        cut: name of a file → how many of its bytes are sent before the connection ends, each time it is asked for.
+        stall: names of files of which half is sent, and then nothing, for as long as the client waits.
+        pace: name of a file → seconds between its tenths.
+        over: set when the hub closes.
     """
 
     url: str
@@ -45,6 +49,10 @@ class Hub:
     refuse: dict[str, int] = field(default_factory=dict)
     refuse_files: dict[str, int] = field(default_factory=dict)
     damage: set[str] = field(default_factory=set)
+    cut: dict[str, int] = field(default_factory=dict)
+    stall: set[str] = field(default_factory=set)
+    pace: dict[str, float] = field(default_factory=dict)
+    over: threading.Event = field(default_factory=threading.Event)
 
     def commit(self, repo: str, revision: str = "main") -> str:
         """The commit of a revision: a hash of the folder's content."""
@@ -84,6 +92,7 @@ def serve(repos: Mapping[str, Path]) -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.over.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -189,9 +198,9 @@ class _Handler(BaseHTTPRequestHandler):
         etag = str(_describe(found[0], file).get("sha256", _blob_id(content)))
         if name in self.hub.damage:
             content = content[:-1] + bytes([content[-1] ^ 1])
-        self._content(content, {"ETag": f'"{etag}"', "X-Linked-ETag": f'"{etag}"', "X-Repo-Commit": found[1]})
+        self._content(name, content, {"ETag": f'"{etag}"', "X-Linked-ETag": f'"{etag}"', "X-Repo-Commit": found[1]})
 
-    def _content(self, content: bytes, headers: Mapping[str, str]) -> None:
+    def _content(self, name: str, content: bytes, headers: Mapping[str, str]) -> None:
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         start = int(wanted[1]) if wanted else 0
         self.send_response(206 if wanted else 200)
@@ -203,7 +212,26 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content[start:])
+            with suppress(ConnectionError):  # a client that was killed
+                self._send(name, content[start:])
+
+    def _send(self, name: str, content: bytes) -> None:
+        if name in self.hub.cut:
+            self.wfile.write(content[: self.hub.cut[name]])
+            self.close_connection = True
+        elif name in self.hub.stall:
+            self.wfile.write(content[: len(content) // 2])
+            self.wfile.flush()
+            self.hub.over.wait()
+            self.close_connection = True
+        elif name in self.hub.pace:
+            step = max(1, len(content) // 10)
+            for start in range(0, len(content), step):
+                self.wfile.write(content[start : start + step])
+                self.wfile.flush()
+                self.hub.over.wait(self.hub.pace[name])
+        else:
+            self.wfile.write(content)
 
     def _find(self, repo: str, revision: str, refuse: Mapping[str, int]) -> tuple[Path, str] | None:
         """The revision's folder and commit; None after an error was sent instead."""

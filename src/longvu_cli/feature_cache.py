@@ -17,16 +17,14 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-import platformdirs
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from longvu_cli.config import Recipe, SamplingOptions
 from longvu_cli.encoded_video import EncodedVideo
+from longvu_cli.folders import cache_folder
 from longvu_cli.video import VideoInfo
 
-# Names another folder.
-VARIABLE = "LONGVU_CACHE_DIR"
 DEFAULT_MAX_BYTES = 10 * 10**9
 
 # Raised when the features of the same video and settings, or what is kept beside them, change between versions of this
@@ -52,10 +50,8 @@ class FeatureCache:
 
     @classmethod
     def default(cls) -> FeatureCache:
-        """The user's own, where platformdirs or ``LONGVU_CACHE_DIR`` says."""
-        named = os.environ.get(VARIABLE)
-        base = Path(named) if named else platformdirs.user_cache_path("longvu")
-        return cls(base / "features")
+        """The user's own."""
+        return cls(cache_folder() / "features")
 
     def get(self, key: str) -> tuple[EncodedVideo, VideoInfo] | None:
         """The entry of a key; None where there is none, or none that can be read."""

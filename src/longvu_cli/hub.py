@@ -11,7 +11,7 @@ from __future__ import annotations
 import glob
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,8 @@ from longvu_cli.verified import Verified, has_digest, is_digest
 _TRANSPORT_ERROR: type[BaseException] = HfHubHTTPError.__bases__[0]
 # Content that is being transferred: ``ETAG.RANDOM.incomplete``.
 _INCOMPLETE = ".incomplete"
+# The folder of a repository: ``models--ORG--NAME``.
+_REPO_PREFIX = "models--"
 # How long to try for the lock of a transfer that is presumed dead.
 _LOCK_S = 0.05
 
@@ -134,7 +136,7 @@ class Listing:
         reference = self.storage / "refs" / self.revision
         return self.revision == self.commit or (reference.is_file() and reference.read_text() == self.commit)
 
-    def size(self, files: Sequence[str]) -> int:
+    def size(self, files: Iterable[str]) -> int:
         """Bytes of these files, as far as the listing says."""
         return sum(self.files[file].size or 0 for file in files)
 
@@ -239,7 +241,7 @@ class Hub:
         return right
 
     def _download(self, selection: Selection, wanted: Sequence[str]) -> None:
-        """Fetch or link one file after the other, in this thread: Ctrl-C ends it at once, and what is half there goes."""
+        """Fetch or link one file after the other, in this thread: Ctrl-C ends it at once, without a trace."""
         listing = selection.listing
         with _hub_errors(listing.repo, listing.revision, transferring=True):
             for file in wanted:
@@ -289,6 +291,28 @@ class _SilentBar(tqdm):
 def storage_of(repo: str) -> Path:
     """A repository's folder in the cache."""
     return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
+
+
+def cached_commits(repo: str) -> list[str]:
+    """The commits of a repository of which the cache has files."""
+    folder = storage_of(repo) / "snapshots"
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+
+
+def cached_repos() -> list[str]:
+    """The model repositories of which the cache has files."""
+    cache = Path(constants.HF_HUB_CACHE)
+    names = (
+        [entry.name.removeprefix(_REPO_PREFIX) for entry in cache.glob(f"{_REPO_PREFIX}*")] if cache.is_dir() else []
+    )
+    repos = sorted(name.replace("--", "/", 1) for name in names if name.count("--") == 1)
+    return [repo for repo in repos if cached_commits(repo)]
+
+
+def is_main(repo: str, commit: str) -> bool:
+    """Whether the cache takes this commit for the repository's main branch."""
+    reference = storage_of(repo) / "refs" / constants.DEFAULT_REVISION
+    return reference.is_file() and reference.read_text() == commit
 
 
 def digest_of_link(path: Path) -> str | None:
@@ -455,8 +479,10 @@ def _translated(error: BaseException, repo: str, revision: str) -> WeightsError:
     if isinstance(error, EntryNotFoundError):
         return WeightsNotFound(f"a file of {repo} is gone from the hub", hint="run it again")
     if isinstance(error, HfHubHTTPError):
-        refused = error.response.status_code in (401, 403)
-        return _gated(repo) if refused else _unreachable(repo, error)
+        status = error.response.status_code
+        if status == 404:
+            return WeightsNotFound(f"the hub has no such files of {repo}", hint="check the name, and run it again")
+        return _gated(repo) if status in (401, 403) else _unreachable(repo, error)
     if isinstance(error, (_TRANSPORT_ERROR, OfflineModeIsEnabled, ConnectionError, TimeoutError)):
         return _unreachable(repo, error)
     return _broken_off(repo, (isinstance(error, OSError) and error.strerror) or _first_line(error))
@@ -465,7 +491,7 @@ def _translated(error: BaseException, repo: str, revision: str) -> WeightsError:
 def _broken_off(repo: str, reason: str) -> DownloadFailed:
     return DownloadFailed(
         f"the download of {repo} broke off: {reason}",
-        hint="run it again: what has arrived is kept; check that the cache (HF_HOME) is writable and has room",
+        hint="run it again: files that have arrived are kept; check that the cache (HF_HOME) is writable and has room",
     )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longvu_cli.config import GenerationOptions
 from longvu_cli.errors import LongVUError
-from longvu_cli.results import Answer, Compression
+
+if TYPE_CHECKING:
+    from longvu_cli.results import Answer, Compression
 
 SCHEMA_VERSION = 1
 

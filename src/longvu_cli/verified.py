@@ -12,10 +12,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-import platformdirs
+from longvu_cli.folders import cache_folder
 
-# Names another folder.
-VARIABLE = "LONGVU_CACHE_DIR"
 _NOTES = "verified.json"
 _ASIDE = ".verified-"
 _FORMAT = 1
@@ -58,9 +56,8 @@ class Verified:
 
     @classmethod
     def default(cls) -> Verified:
-        """The user's own, where platformdirs or ``LONGVU_CACHE_DIR`` says."""
-        named = os.environ.get(VARIABLE)
-        return cls((Path(named) if named else platformdirs.user_cache_path("longvu")) / _NOTES)
+        """The user's own."""
+        return cls(cache_folder() / _NOTES)
 
     def knows(self, file: Path, etag: str | None) -> bool:
         """Whether the file was right, and was not changed since.

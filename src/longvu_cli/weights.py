@@ -228,7 +228,12 @@ def _folder_or_repo(text: str) -> Path | str | None:
         return _existing_folder(text)
     if text.count("/") > 1 or text.endswith("/") or os.path.isfile(text):
         return _existing_folder(text)
-    return text if _REPO_ID.fullmatch(text) else None
+    return text if is_repo_id(text) else None
+
+
+def is_repo_id(text: str) -> bool:
+    """Whether it is the form of a hub repository's id, ORG/NAME."""
+    return _REPO_ID.fullmatch(text) is not None
 
 
 def _existing_folder(text: str) -> Path:

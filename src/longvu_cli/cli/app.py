@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from typing import Annotated
@@ -15,6 +17,7 @@ from longvu_cli.cli.config_file import defaults
 from longvu_cli.cli.demo import demo
 from longvu_cli.cli.errors import run
 from longvu_cli.cli.evaluate import eval_app
+from longvu_cli.cli.models import models_app
 from longvu_cli.cli.options import with_flags
 from longvu_cli.cli.output import Output, OutputOptions
 from longvu_cli.cli.statistics import stats
@@ -58,15 +61,20 @@ app.command("stats")(with_flags(stats))
 app.command("batch")(with_flags(batch))
 app.add_typer(train_app, name="train")
 app.add_typer(eval_app, name="eval")
+app.add_typer(models_app, name="models")
 
 
 def main() -> None:
     """Entry point of the console script."""
+    _open_missing_streams()
     # Libraries that would talk to the terminal are told not to before they are imported.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # Decoding threads and the one that feeds the GPU take turns; with the usual 5 ms each waits more than it works.
     sys.setswitchinterval(0.0005)
+    # On its way out the interpreter would search all that torch is made of for garbage: a second more after Ctrl-C.
+    atexit.register(gc.freeze)
     for stream in (sys.stdout, sys.stderr):
         # A terminal or pipe that cannot show a character gets its escape, not an error in the middle of an answer.
         if hasattr(stream, "reconfigure"):
@@ -74,6 +82,19 @@ def main() -> None:
     # For what goes wrong before the flags are parsed.
     as_json = "--json" in sys.argv or os.environ.get("LONGVU_JSON", "").lower() in ("1", "true", "yes", "on")
     sys.exit(run(Output(OutputOptions(json=as_json)), _start))
+
+
+def _open_missing_streams() -> None:
+    """A stream that the process was started without (``>&-``) leads nowhere.
+
+    Else the next file that is opened would take its place, and be written to in its stead.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 def _start() -> int:
