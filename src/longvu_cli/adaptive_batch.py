@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 
+from longvu_cli.device import is_out_of_memory
+
 # Times a batch is halved before the error is let through.
 TRIES = 3
 
@@ -32,13 +34,13 @@ class AdaptiveBatch:
             [n, …].
 
         Raises:
-            torch.OutOfMemoryError: even smaller batches do not fit.
+            RuntimeError, MemoryError: the module's own; out of memory only if even smaller batches do not fit.
         """
         while True:
             try:
                 return torch.cat([module(part) for part in frames.split(self.size)])
-            except torch.OutOfMemoryError:
-                if self.size == 1 or self.reduced == TRIES:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or self.size == 1 or self.reduced == TRIES:
                     raise
             self.size, self.reduced = self.size // 2, self.reduced + 1
             if torch.cuda.is_available():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psutil
@@ -12,6 +12,10 @@ import torch
 
 from longvu_cli.config import DType
 from longvu_cli.errors import DeviceOutOfMemory, DeviceUnavailable
+
+# What PyTorch's allocators for the CPU and for Apple GPUs say.
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
+_SMALLER = "try a smaller --model, --quantize 4bit on a GPU, or close other programs that use this memory"
 
 
 def resolve_device(name: str) -> torch.device:
@@ -90,20 +94,40 @@ def peak_host_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def usable_memory(device: torch.device) -> int:
+    """Bytes that are free, or that this process has taken for tensors."""
+    taken = torch.cuda.memory_reserved(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+    return free_memory(device) + int(taken)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of the device or of the machine did not suffice; only CUDA has a type of error for it."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
 @contextmanager
-def out_of_memory_is_an_error(device: torch.device, doing: str) -> Iterator[None]:
+def out_of_memory_is_an_error(
+    device: torch.device, doing: str, hint: Callable[[], str] = lambda: _SMALLER
+) -> Iterator[None]:
     """Turn the library's out-of-memory error into ours.
+
+    Args:
+        hint: what would fit.
 
     Raises:
         DeviceOutOfMemory: the block ran out of the device's memory.
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         cuda = device.type == "cuda"
         total = torch.cuda.get_device_properties(device).total_memory if cuda else psutil.virtual_memory().total
         raise DeviceOutOfMemory(
             f"{device} ran out of memory while {doing} "
             f"({free_memory(device) / 2**30:.1f} GiB free of {total / 2**30:.1f})",
-            hint="try a smaller --model, --quantize 4bit on a GPU, or close other programs that use this memory",
+            hint=hint(),
         ) from error

@@ -34,6 +34,7 @@ from longvu_cli.device import (
     resolve_device,
     resolve_dtype,
     synchronize,
+    usable_memory,
 )
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.errors import DeviceUnavailable, UsageError
@@ -48,7 +49,7 @@ from longvu_cli.prompt import Prompt, build_prompt
 from longvu_cli.results import Answer, CacheUse, Chunk, Compression, FinishReason, Memory, ModelInfo, Timing
 from longvu_cli.timing import Stopwatch
 from longvu_cli.tiny_world import FOREIGN, is_foreign
-from longvu_cli.variants import choose_variant
+from longvu_cli.variants import choose_variant, what_would_fit
 from longvu_cli.video import Video, VideoInfo
 from longvu_cli.weights import Part, Variant, locate
 
@@ -231,7 +232,7 @@ class LongVU:
         texts: list[str] = []
         token_ids: list[int] = []
         with (
-            out_of_memory_is_an_error(self._modules.vision.device, "answering"),
+            out_of_memory_is_an_error(self._modules.vision.device, "answering", self._what_would_fit),
             closing(language_model.generate(self._sequence(prepared), generation, stop_ids=stop_ids)) as ids,
         ):
             for token_id, text in decode_stream(self._modules.tokenizer, _timed(ids, watch)):
@@ -301,7 +302,7 @@ class LongVU:
         recipe = compression.resolve(modules.config)
         prompt = build_prompt(modules.tokenizer, modules.config.family, question or "")
         room = budget(recipe, prompt.length)
-        with out_of_memory_is_an_error(modules.vision.device, "compressing the video"):
+        with out_of_memory_is_an_error(modules.vision.device, "compressing the video", self._what_would_fit):
             encoded, video, cache = self._encode(Path(path), sampling, recipe, room, watch, on_progress)
             with watch.stage("compression"), torch.inference_mode():
                 compressed = compress(
@@ -354,6 +355,21 @@ class LongVU:
             yield f"{device} ran out of memory: frames now go through the towers {self._batch.size} at a time"
         if is_foreign(self.info, video):
             yield FOREIGN
+
+    def _what_would_fit(self) -> str:
+        """What to try after the memory has run out."""
+        vision, language_model = self._modules.vision, self._modules.language_model
+        modules = [vision.siglip, vision.dinov2, vision.connector]
+        modules += [language_model.decoder] if language_model is not None else []
+        fits = what_would_fit(
+            usable_memory(vision.device),
+            held=sum(parameter.nbytes for module in modules for parameter in module.parameters()),
+            dtype=next(vision.connector.parameters()).dtype,
+            quantizable=vision.device.type == "cuda",
+        )
+        if not self._batch.reduced:
+            return fits
+        return f"{fits}; frames already went through the towers {self._batch.size} at a time"
 
     def _cache_key(self, path: Path, sampling: SamplingOptions, recipe: Recipe) -> str | None:
         return cache_key(

@@ -79,6 +79,24 @@ def require_fit(footprint: Footprint, free: int, *, dtype: torch.dtype, quantize
         raise _does_not_fit(footprint, free, dtype, quantize, device)
 
 
+def what_would_fit(memory: int, *, held: int, dtype: torch.dtype, quantizable: bool) -> str:
+    """What to try after the memory has run out.
+
+    Args:
+        memory: bytes for a model in the place of this one.
+        held: bytes of this one's weights.
+        quantizable: whether the device can hold quantised weights.
+    """
+    manners = (Quantization.NONE, Quantization.NF4) if quantizable else (Quantization.NONE,)
+    for variant in VARIANTS.values():
+        for quantize in manners:
+            needed = Footprint.of(variant).needed_bytes(dtype, quantize)
+            if not variant.name.endswith("-image") and needed <= memory and needed < held + WORKING_BYTES:
+                flags = f"--model {variant.name}" + ("" if quantize is Quantization.NONE else f" --quantize {quantize}")
+                return f"{flags} would fit: it needs about {_gib(needed)} GiB"
+    return "close other programs that use this memory, or use another --device"
+
+
 def _does_not_fit(
     footprint: Footprint, free: int, dtype: torch.dtype, quantize: Quantization, device: str, prefix: str = ""
 ) -> DeviceOutOfMemory:

@@ -12,6 +12,7 @@ from longvu_cli.cli.errors import OK, SOME_FAILED, exit_code
 from longvu_cli.cli.loading import load_model
 from longvu_cli.cli.options import AnswerFlags, CacheFlags, CompressionFlags, ModelFlags, SummaryFlags, VideoFlags
 from longvu_cli.cli.output import Output
+from longvu_cli.cli.text import spoken
 from longvu_cli.config import CompressionOptions, DecodingOptions, GenerationOptions, SamplingOptions
 from longvu_cli.errors import LongVUError, UsageError
 
@@ -49,6 +50,7 @@ def ask(
 
     The answer streams to stdout; a summary of what was kept of the video follows on stderr.
     """
+    question = spoken(question)
     if not question.strip():
         raise UsageError("the question is empty", hint="use `longvu describe` for a description")
     settings = moments.options(), compression.options(), answer.options()
@@ -112,7 +114,7 @@ def tell(video: str, compression: Compression, output: Output) -> None:
     for warning in compression.video.warnings:
         output.warning(f"{video}: {warning}")
     for notice in compression.notices:
-        output.warning(notice)
+        output.warning_once(notice)
 
 
 def require_folder(folder: Path | None) -> None:

@@ -78,7 +78,7 @@ def batch(
     content = _read(manifest)
     rows = read_manifest(content, manifest if manifest == _STDIN else os.path.abspath(manifest), defaults)
     with _open_results(results, output) as opened:
-        loaded = load_model(model, "ANSWER", output, cache)
+        loaded = load_model(model, "ANSWER", output, cache, moments.decoding())
         from longvu_cli.batch import Batch
 
         teller = _Teller(output)
@@ -140,7 +140,6 @@ class _Answerer:
     def __init__(self, loaded: LongVU, output: Output) -> None:
         self._loaded = loaded
         self._output = output
-        self._told: set[str] = set()
 
     def __call__(self, row: Row) -> Record:
         try:
@@ -163,15 +162,9 @@ class _Answerer:
             generation=settings.generation,
             on_progress=self._output.on_progress,
         )
-        self._tell(answer.compression.notices)
+        for notice in answer.compression.notices:
+            self._output.warning_once(notice)
         return answer_record("batch", answer)
-
-    def _tell(self, notices: tuple[str, ...]) -> None:
-        """Say what holds for many rows once; the records have it for each."""
-        for notice in notices:
-            if notice not in self._told:
-                self._told.add(notice)
-                self._output.warning(notice)
 
 
 class _Teller:

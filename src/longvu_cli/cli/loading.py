@@ -33,8 +33,7 @@ def load_model(
         features: folder for the features of videos, in place of the user's own.
     """
     options = flags.options()
-    from huggingface_hub.utils.tqdm import tqdm
-
+    from longvu_cli.cli.bars import Bar
     from longvu_cli.feature_cache import FeatureCache
     from longvu_cli.longvu import LongVU
     from longvu_cli.weights import Part
@@ -61,7 +60,7 @@ def load_model(
         on_chosen=choose,
         on_download=announce,
         on_check=announce_check,
-        tqdm_class=tqdm if output.animated else None,
+        tqdm_class=Bar if output.animated else None,
     )
     info = model.info
     told = f"model {info.name} from {info.source}" + (f" at {info.revision}" if info.revision else "")

@@ -63,6 +63,7 @@ class Output:
         self._progress: Progress | None = None
         self._mid_line = False
         self._answering = False
+        self._warned: set[str] = set()
 
     @property
     def animated(self) -> bool:
@@ -125,6 +126,12 @@ class Output:
         """Something that may make the result less than it seems."""
         if not self.options.quiet:
             self._say(f"warning: {text}")
+
+    def warning_once(self, text: str) -> None:
+        """What holds for many videos; their records have it for each."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self.warning(text)
 
     def summary(self, *renderables: object) -> None:
         """The statistics after an answer."""

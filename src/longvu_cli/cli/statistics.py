@@ -11,6 +11,7 @@ from longvu_cli.cli.errors import OK
 from longvu_cli.cli.loading import load_model
 from longvu_cli.cli.options import AnswerFlags, CacheFlags, CompressionFlags, ModelFlags, SummaryFlags, VideoFlags
 from longvu_cli.cli.output import Output
+from longvu_cli.cli.text import spoken
 from longvu_cli.errors import UsageError
 
 
@@ -36,6 +37,7 @@ def stats(
     """
     if not summary.stats and not output.options.json:
         raise UsageError("--no-stats leaves `longvu stats` nothing to print", hint="add --json, or leave it out")
+    question = None if question is None else spoken(question)
     if question is not None and not question.strip():
         raise UsageError("the question is empty", hint="leave it out to see what holds for every question")
     sampling, options, generation = moments.options(), compression.options(), answer.options()
