@@ -15,6 +15,7 @@ from longvu_cli.device import (
     resolve_device,
     resolve_dtype,
     synchronize,
+    usable_memory,
 )
 from longvu_cli.errors import DeviceOutOfMemory, DeviceUnavailable
 
@@ -116,3 +117,16 @@ def test_running_out_of_memory_is_our_error() -> None:
 def test_other_errors_pass_through() -> None:
     with pytest.raises(RuntimeError, match="something else"), out_of_memory_is_an_error(CPU, "answering"):
         raise RuntimeError("something else")
+
+
+def test_the_other_allocators_run_out_of_memory_too() -> None:
+    with pytest.raises(RuntimeError) as real:
+        torch.empty(2**55, dtype=torch.uint8)
+    for error in (real.value, MemoryError(), RuntimeError("MPS backend out of memory"), torch.OutOfMemoryError("full")):
+        with (
+            pytest.raises(DeviceOutOfMemory, match="GiB free of") as told,
+            out_of_memory_is_an_error(CPU, "answering", lambda: "what would fit"),
+        ):
+            raise error
+        assert told.value.hint == "what would fit"
+    assert usable_memory(CPU) > free_memory(CPU) / 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from longvu_cli.config import ModelConfig
-from longvu_cli.errors import NotACheckpoint, WeightsDamaged, WeightsNotFound
+from longvu_cli.config import ModelConfig, ModelOptions
+from longvu_cli.errors import DeviceOutOfMemory, NotACheckpoint, WeightsDamaged, WeightsError, WeightsNotFound
 from longvu_cli.loading import CONNECTOR_PREFIX, Modules, build_connector, language_model_shapes
+from longvu_cli.longvu import LongVU
 from longvu_cli.weights import VARIANTS, Part
 
 CONFIGS = Path(__file__).parent / "data" / "configs"
@@ -249,3 +251,44 @@ def test_a_pickled_checkpoint_loads_the_same(checkpoint_copy: Path, parity: Path
 def test_loading_prints_nothing(parity: Path, load: Callable[..., Modules], capfd: pytest.CaptureFixture[str]) -> None:
     load(parity / "qwen")
     assert capfd.readouterr() == ("", "")
+
+
+CANARY = "import pathlib\npathlib.Path({path!r}).touch()\n"
+
+
+def test_code_that_comes_with_a_checkpoint_is_not_run(
+    checkpoint_copy: Path, parity: Path, tmp_path: Path, load: Callable[..., Modules]
+) -> None:
+    canary = tmp_path / "canary"
+    for folder in (checkpoint_copy, *(checkpoint_copy / tower for tower in ("dinov2", "siglip"))):
+        if folder != checkpoint_copy:
+            shutil.copytree(parity / "towers" / folder.name, folder)
+        (folder / "evil.py").write_text(CANARY.format(path=str(canary)))
+        automatic = dict.fromkeys(("AutoConfig", "AutoModel", "AutoModelForCausalLM"), "evil.Evil")
+        edit_config(folder, auto_map=automatic, trust_remote_code=True, custom_pipelines={"x": {"impl": "evil.Evil"}})
+    settings = checkpoint_copy / "tokenizer_config.json"
+    values = json.loads(settings.read_text()) | {"auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
+    settings.write_text(json.dumps(values))
+    model = LongVU.from_pretrained(str(checkpoint_copy), options=ModelOptions(device="cpu"))
+    assert model.info.name == checkpoint_copy.name
+    assert not canary.exists()
+    # The canary sings when it is let out: the test could fail.
+    exec(compile((checkpoint_copy / "evil.py").read_text(), "evil", "exec"))
+    assert canary.exists()
+
+
+@pytest.mark.parametrize("value", ["x", 0, -1, {}, 2**40])
+@pytest.mark.parametrize("key", ["num_hidden_layers", "num_attention_heads", "hidden_size"])
+@pytest.mark.parametrize("part", ["", "dinov2", "siglip"])
+def test_odd_numbers_in_a_config_are_an_error_at_once(
+    checkpoint_copy: Path, parity: Path, part: str, key: str, value: object
+) -> None:
+    for tower in ("dinov2", "siglip"):
+        shutil.copytree(parity / "towers" / tower, checkpoint_copy / tower)
+    edit_config(checkpoint_copy / part, **{key: value})
+    if part == "siglip":
+        values = json.loads((checkpoint_copy / part / "config.json").read_text())
+        if "vision_config" in values:
+            edit_config(checkpoint_copy / part, vision_config={**values["vision_config"], key: value})
+    with pytest.raises((WeightsError, DeviceOutOfMemory)):
+        LongVU.from_pretrained(str(checkpoint_copy), options=ModelOptions(device="cpu"))

@@ -3,7 +3,7 @@ import torch
 
 from longvu_cli.config import Quantization
 from longvu_cli.errors import DeviceOutOfMemory
-from longvu_cli.variants import WORKING_BYTES, Footprint, choose_variant, require_fit
+from longvu_cli.variants import WORKING_BYTES, Footprint, choose_variant, require_fit, what_would_fit
 from longvu_cli.weights import VARIANTS
 
 NONE = Quantization.NONE
@@ -71,3 +71,15 @@ def test_typical_devices() -> None:
     assert chosen(15 * GIB) == "3b"
     assert chosen(11 * GIB) == "1b"
     assert chosen(12 * GIB, quantize=Quantization.NF4) == "7b"
+
+
+def test_what_would_fit_after_the_memory_ran_out() -> None:
+    gib = 2**30
+    settings = {"dtype": torch.bfloat16, "quantizable": True}
+    held = 15 * gib + 3 * gib
+    assert what_would_fit(15 * gib, held=held, **settings).startswith("--model 7b --quantize 4bit would fit: it needs")
+    assert what_would_fit(8 * gib, held=held, **settings).startswith("--model 3b --quantize 4bit would fit")
+    assert what_would_fit(15 * gib, held=held, dtype=torch.bfloat16, quantizable=False).startswith("--model 3b would")
+    # What is no smaller than the one that did not fit is no help.
+    assert "--model" not in what_would_fit(15 * gib, held=gib, **settings)
+    assert "--model" not in what_would_fit(gib, held=held, **settings)

@@ -152,7 +152,7 @@ class ModelConfig:
         """
         families = {"cambrian_qwen": LLMFamily.QWEN2, "cambrian_llama": LLMFamily.LLAMA}
         model_type = values.get("model_type")
-        if model_type not in families:
+        if not isinstance(model_type, str) or model_type not in families:
             raise NotACheckpoint(
                 f"{name} describes a {model_type!r} model, not a LongVU one ({' or '.join(families)})",
                 hint="name a folder that holds a LongVU checkpoint, or one of the models 7b, 3b, 1b",

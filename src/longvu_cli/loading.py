@@ -15,17 +15,26 @@ from transformers.utils import logging
 
 from longvu_cli.checkpoint import CONFIG_FILE, KEY_POSITIONS, Checkpoint, image_token_len_of
 from longvu_cli.config import ModelConfig, Quantization
-from longvu_cli.device import free_memory, out_of_memory_is_an_error
+from longvu_cli.device import free_memory, is_out_of_memory, out_of_memory_is_an_error
+from longvu_cli.errors import LongVUError, NotACheckpoint
 from longvu_cli.language_model import LanguageModel, stock_class, stock_config
 from longvu_cli.pipeline import Vision
 from longvu_cli.prompt import load_tokenizer
 from longvu_cli.sva import Connector
-from longvu_cli.towers import dinov2_config, dinov2_tower, is_siglip_feature_tensor, siglip_config, siglip_tower
+from longvu_cli.towers import (
+    dinov2_config,
+    dinov2_layers,
+    dinov2_tower,
+    is_siglip_feature_tensor,
+    siglip_config,
+    siglip_tower,
+)
 from longvu_cli.variants import Footprint, require_fit
 from longvu_cli.weights import EMBEDDINGS, Part, Weights
 
 # The released names of the connector's tensors are those of the module with this in front.
 CONNECTOR_PREFIX = "model."
+_OTHER = "check that the config and the weights are of the same checkpoint, or choose another"
 
 
 @dataclass(frozen=True)
@@ -64,14 +73,23 @@ def load_modules(
         WeightsDamaged: tensors are missing, unexpected or of the wrong shape.
         DeviceOutOfMemory: the model does not fit.
     """
+    with _odd_configs(weights):
+        return _load(weights, part, device=device, dtype=dtype, quantize=quantize)
+
+
+def _load(weights: Weights, part: Part, *, device: torch.device, dtype: torch.dtype, quantize: Quantization) -> Modules:
     checkpoint = Checkpoint.open(weights.checkpoint)
     config, notices = _reconciled(ModelConfig.from_file(weights.checkpoint / CONFIG_FILE), checkpoint)
+    towers = (Checkpoint.open(weights.siglip), Checkpoint.open(weights.dinov2))
+    _require_layers(config.language_model.get("num_hidden_layers"), checkpoint)
+    _require_layers(config.connector_depth, checkpoint)
+    _require_layers(siglip_config(weights.siglip).num_hidden_layers, towers[0])
+    _require_layers(dinov2_layers(weights.dinov2), towers[1])
     connector = _connector_on_meta(config, weights)
     language_shapes = language_model_shapes(config)
     connector_shapes = {f"{CONNECTOR_PREFIX}{name}": tuple(t.shape) for name, t in connector.state_dict().items()}
     checkpoint.check({**language_shapes, **connector_shapes})
     tokenizer = load_tokenizer(weights.checkpoint)
-    towers = (Checkpoint.open(weights.siglip), Checkpoint.open(weights.dinov2))
     if part is Part.ANSWER and device.type == "cuda":
         footprint = _footprint(weights.name, language_shapes, connector_shapes, *towers)
         require_fit(footprint, free_memory(device), dtype=dtype, quantize=quantize, device=str(device))
@@ -103,6 +121,34 @@ def load_modules(
     folders = (weights.checkpoint, weights.siglip, weights.dinov2)
     files += [folder / CONFIG_FILE for folder in folders]
     return Modules(config, tokenizer, vision, embeddings, language_model, tuple(files), notices)
+
+
+def _require_layers(count: object, checkpoint: Checkpoint) -> None:
+    """Refuse a number of layers that nobody could build, before anyone tries: every layer has tensors."""
+    if not isinstance(count, int) or not 0 < count <= len(checkpoint.names):
+        raise NotACheckpoint(
+            f"the config.json of {checkpoint.folder} speaks of {count!r} layers, and its weights have "
+            f"{len(checkpoint.names)} tensors",
+            hint=_OTHER,
+        )
+
+
+@contextmanager
+def _odd_configs(weights: Weights) -> Iterator[None]:
+    """Say which model cannot be built, whatever transformers and PyTorch raise over values that they did not expect."""
+    try:
+        yield
+    except LongVUError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise NotACheckpoint(
+            f"no model can be built from the config files of {weights.source} and its towers: "
+            f"{type(error).__name__}: {reason}",
+            hint=_OTHER,
+        ) from error
 
 
 def build_connector(config: ModelConfig, *, siglip_width: int, dinov2_width: int) -> Connector:

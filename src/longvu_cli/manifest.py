@@ -27,6 +27,7 @@ from longvu_cli.moments import seconds_of
 
 Id = str | int | float | None
 
+_FORM = "one JSON object a line, with video and question"
 _COLUMNS = ("video", "question")
 _FACTS = (*_COLUMNS, "id")
 
@@ -105,10 +106,12 @@ def read_manifest(content: bytes, name: str, defaults: Settings) -> Manifest:
     """
     # Names of files may hold any bytes: they go through as the system's own functions write them.
     text = content.decode("utf-8-sig", errors="surrogateescape")
+    if not text.strip():
+        raise UsageError("the manifest has no rows", hint=_FORM)
     read = _csv_rows if _is_csv(text, name) else _json_rows
     made = [_made(number, values, defaults) for number, values in enumerate(read(text), 1)]
     if not made:
-        raise UsageError("the manifest has no rows", hint="one JSON object a line, with video and question")
+        raise UsageError("the manifest has no rows", hint=_FORM)
     return Manifest(
         name=name,
         rows=tuple(row for row in made if isinstance(row, Row)),

@@ -86,7 +86,14 @@ def dinov2_config(folder: Path) -> Dinov2Config:
     Raises:
         NotACheckpoint: there is none, or it describes another model.
     """
-    return Dinov2Config(**_config_values(folder, "dinov2"))
+    config = Dinov2Config(**_config_values(folder, "dinov2"))
+    _require_heads(config.num_attention_heads, folder)
+    return config
+
+
+def dinov2_layers(folder: Path) -> object:
+    """How many layers a DINOv2 folder says it has; its stock config lists them all, however many they are."""
+    return _config_values(folder, "dinov2").get("num_hidden_layers", Dinov2Config().num_hidden_layers)
 
 
 def siglip_config(folder: Path) -> SiglipVisionConfig:
@@ -96,7 +103,9 @@ def siglip_config(folder: Path) -> SiglipVisionConfig:
         NotACheckpoint: there is none, or it describes another model.
     """
     values = _config_values(folder, "siglip", "siglip_vision_model")
-    return SiglipVisionConfig(**{**values.get("vision_config", values), "vision_use_head": False})
+    config = SiglipVisionConfig(**{**values.get("vision_config", values), "vision_use_head": False})
+    _require_heads(config.num_attention_heads, folder)
+    return config
 
 
 def dinov2_tower(
@@ -209,6 +218,11 @@ def _tower_input(folder: Path, side: int) -> TowerInput:
         return TowerInput(side=side, mean=_triple(values["image_mean"]), std=_triple(values["image_std"]))
     except (KeyError, TypeError, ValueError) as error:
         raise NotACheckpoint(f"{folder}/preprocessor_config.json does not say how pixels are normalised") from error
+
+
+def _require_heads(count: int, folder: Path) -> None:
+    if count < 1:
+        raise NotACheckpoint(f"{folder}/config.json speaks of {count} attention heads", hint="choose another tower")
 
 
 def _side(size: object, folder: Path) -> int:

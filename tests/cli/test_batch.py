@@ -268,3 +268,18 @@ def test_a_closed_pipe_ends_it_quietly(shared_cache: Path, write: Write) -> None
     ran = run(["batch", write(row(1), row(2))], environment(shared_cache, **TINY), stdout=writer)
     os.close(writer)
     assert (ran.code, ran.err) == (0, "")
+
+
+def test_the_decoding_flags_are_those_of_the_batch(
+    longvu: Longvu, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[Any] = []
+    original = LongVU.from_pretrained.__func__  # type: ignore[attr-defined]
+
+    def load(cls: type[LongVU], *arguments: Any, **settings: Any) -> LongVU:
+        heard.append(settings["decoding"])
+        return original(cls, *arguments, **settings)
+
+    monkeypatch.setattr(LongVU, "from_pretrained", classmethod(load))
+    assert longvu("batch", write(row()), "--workers=3").code == 0
+    assert [decoding.workers for decoding in heard] == [3]

@@ -3,10 +3,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub.utils.tqdm import tqdm
 
 from cli.conftest import Longvu
 from cli.running import QUESTION, QWEN
+from longvu_cli.cli.bars import Bar
 from longvu_cli.hub import DownloadPlan
 from longvu_cli.longvu import LongVU
 from longvu_cli.variants import Footprint
@@ -76,7 +76,7 @@ def test_a_bar_for_downloads_is_drawn_at_a_terminal_alone(
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(type(sys.stderr), "isatty", lambda self: True)
     longvu("stats", clip)
-    assert settings["tqdm_class"] is tqdm
+    assert settings["tqdm_class"] is Bar
     longvu("stats", clip, "-q")
     assert settings["tqdm_class"] is None
 

@@ -3,14 +3,19 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import pytest
 
 from cli.conftest import Longvu
 from cli.running import QUESTION
+from longvu_cli.cli.bars import Bar
 from longvu_cli.cli.text import neutralise
 
 HOSTILE = "\x1b[31mred\x1b[0m \x07\x9b2J\u202eevil\u2066\r[red]markup[/red] :boom: \u2028\x7f\x08"
 SHOWN = r"\x1b[31mred\x1b[0m \x07\x9b2J\u202eevil\u2066\r[red]markup[/red] :boom: \u2028\x7f\x08"
+
+# What fits into the metadata of a container.
+TITLE = "\x1b]0;owned\x07\u202e[red]tag[/red]"
 
 
 def assert_harmless(text: str) -> None:
@@ -138,3 +143,60 @@ def test_a_traceback_cannot_reach_the_terminal(longvu: Longvu, clip: Path, monke
     assert ran.code == 1
     assert "Traceback (most recent call last)" in ran.err
     assert_harmless(ran.err)
+
+
+def test_a_question_cannot_reach_the_terminal(longvu: Longvu, clip: Path) -> None:
+    for arguments in (("ask", clip, HOSTILE), ("stats", clip, HOSTILE)):
+        ran = longvu(*arguments, "-v", *(("--max-new-tokens=2",) if arguments[0] == "ask" else ()))
+        assert ran.code == 0
+        assert_harmless(ran.out)
+        assert_harmless(ran.err)
+    record = json.loads(longvu("ask", clip, HOSTILE, "--max-new-tokens=2", "--json").out)
+    assert record["question"] == HOSTILE
+
+
+def test_what_a_container_says_of_itself_cannot_reach_the_terminal(longvu: Longvu, clip: Path, tmp_path: Path) -> None:
+    titled = tmp_path / "titled.mkv"
+    with av.open(str(clip)) as source, av.open(str(titled), "w") as target:
+        target.metadata["title"] = TITLE
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    for arguments in (("ask", titled, QUESTION, "--max-new-tokens=2"), ("stats", titled), ("describe", titled, "-v")):
+        ran = longvu(*arguments, "--no-cache")
+        assert ran.code == 0
+        assert_harmless(ran.out)
+        assert_harmless(ran.err)
+        assert (
+            json.loads(longvu(*arguments[:-1] if arguments[-1] == "-v" else arguments, "--json").out)["video"]["title"]
+            == TITLE
+        )
+
+
+def test_rows_of_a_manifest_cannot_reach_the_terminal(longvu: Longvu, clip: Path, tmp_path: Path) -> None:
+    rows = [
+        {"video": str(clip), "question": HOSTILE, "id": HOSTILE, "max_new_tokens": 2},
+        {"video": HOSTILE, "question": HOSTILE},
+        {"video": str(clip), "question": QUESTION, HOSTILE: 1},
+        {"video": str(clip), "question": QUESTION, "fps": HOSTILE},
+    ]
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text("".join(f"{json.dumps(row)}\n" for row in rows) + f"{HOSTILE.splitlines()[0]}\n")
+    ran = longvu("batch", manifest)
+    assert ran.code == 6
+    assert_harmless(ran.out)
+    assert_harmless(ran.err)
+    answered = [record for record in map(json.loads, ran.out.splitlines()) if "answer" in record]
+    assert [(record["question"], record["id"]) for record in answered] == [(HOSTILE, HOSTILE)]
+
+
+def test_the_bar_of_a_download_shows_no_control(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Bar(total=2, desc=HOSTILE, disable=False)
+    bar.set_description(HOSTILE)
+    bar.close()
+    shown = capsys.readouterr().err
+    assert r"\x1b[31mred" in shown
+    assert_harmless(shown.replace("\r", ""))
+    assert "\u202e" not in shown and "\x9b" not in shown

@@ -107,8 +107,9 @@ class Output:
     def print(self, *renderables: object) -> None:
         """Rich text or tables to stdout, for commands whose result they are."""
         console = self._console(self._out)
-        for renderable in renderables:
-            console.print(renderable)
+        with _full_disk_is_told():
+            for renderable in renderables:
+                console.print(renderable)
 
     # --- stderr ---
 
@@ -229,13 +230,9 @@ class Output:
 
     def _write(self, text: str) -> None:
         self._mid_line = True  # should a signal arrive before it is known
-        try:
+        with _full_disk_is_told():
             self._out.write(text)
             self._out.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OutputFailed(f"the output cannot be written: {error.strerror}") from error
         self._mid_line = not text.endswith("\n")
 
     def _say(self, text: str) -> None:
@@ -244,6 +241,16 @@ class Output:
             return
         self._err.write(f"longvu: {neutralise(text)}\n")
         self._err.flush()
+
+
+@contextmanager
+def _full_disk_is_told() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputFailed(f"the output cannot be written: {error.strerror}") from error
 
 
 class UnexpectedError(LongVUError):
