@@ -571,6 +571,10 @@ class _StreamSource:
             except av.error.InterruptedError:
                 # A signal came in. Its handler has run and did not raise, so the read goes on.
                 continue
+            except IndexError:
+                # A packet of a stream that appeared in the middle of the file, which PyAV does not know.
+                self._beat()
+                continue
             except av.error.MemoryError:
                 raise
             except av.FFmpegError:
