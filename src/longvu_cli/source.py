@@ -572,9 +572,8 @@ class _StreamSource:
                 # A signal came in. Its handler has run and did not raise, so the read goes on.
                 continue
             except IndexError:
-                # A packet of a stream that appeared in the middle of the file, which PyAV does not know.
-                self._beat()
-                continue
+                # At the end PyAV drains streams, too, that appeared in the middle of the file, which it does not know.
+                break
             except av.error.MemoryError:
                 raise
             except av.FFmpegError:
