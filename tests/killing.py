@@ -58,7 +58,8 @@ def kill_again_and_again(
         torn += output.exists() and not output.read_bytes().endswith(b"\n") and output.stat().st_size > 0
         running.append(start())
     for process in running:
-        assert process.wait(PATIENCE_S) in (0, 6)
+        code = process.wait(PATIENCE_S)
+        assert code in (0, 6), f"one that was left alone ended with {code}"
     lines = output.read_text().splitlines()
     return Outcome(killed, torn, Counter(log.read_text().split()), [json.loads(line) for line in lines])
 
