@@ -210,7 +210,7 @@ def test_an_interruption_is_130_and_keeps_what_is_finished(
 def test_a_signal_keeps_what_is_finished_and_the_next_start_goes_on(
     longvu: Longvu, shared_cache: Path, write: Write, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    rows = [row(number, max_new_tokens=400) for number in range(1, 61)]
+    rows = [row(number, max_new_tokens=60) for number in range(1, 61)]
     manifest, output = write(*rows), tmp_path / "out.jsonl"
     process = start(["batch", manifest, "-o", output], environment(shared_cache, **TINY))
     try:
