@@ -21,7 +21,7 @@ SIDE = 336
 RIGHT = {
     "Where is the cup?": "On the shelf in the kitchen.",
     "What colour is the cup?": "White.",
-    "Which way does the car move?": "To the left.",
+    "What colour is the car?": "Red.",
     "What is shown only briefly?": "A blue key.",
 }
 

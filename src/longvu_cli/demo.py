@@ -30,7 +30,7 @@ class DemoQuestion:
 QUESTIONS = (
     DemoQuestion("Where is the cup?", "place", "cup"),
     DemoQuestion("What colour is the cup?", "colour", "cup"),
-    DemoQuestion("Which way does the car move?", "direction", "car"),
+    DemoQuestion("What colour is the car?", "colour", "car"),
     DemoQuestion("What is shown only briefly?", "needle"),
     DemoQuestion(DESCRIBE, "describe"),
 )
