@@ -15,6 +15,8 @@ import torch
 
 from longvu_cli import Answer, LongVU
 from longvu_cli.config import CompressionOptions, GenerationOptions, ModelOptions
+from longvu_cli.demo import QUESTIONS as QUESTIONS_OF_THE_DEMO
+from longvu_cli.demo_story import demo_story
 from longvu_cli.feature_cache import FeatureCache
 from longvu_cli.statistics import Regime, Resolution
 from longvu_cli.weights import tiny_folder
@@ -139,3 +141,11 @@ def test_temporal_reduction_keeps_the_one_frame_that_is_different(tiny: LongVU, 
     assert statistics.frames.kept < statistics.frames.sampled / 4
     assert 141 in found.answer.compression.kept
     assert found.is_right
+
+
+def test_every_question_of_the_demo_is_answered_rightly(tiny: LongVU) -> None:
+    right = {(question.kind, question.answer) for question in questions(demo_story())}
+    answers = [
+        (asked.kind, tiny.answer(tiny_folder() / "demo.mp4", asked.text).text) for asked in QUESTIONS_OF_THE_DEMO
+    ]
+    assert [answer for answer in answers if answer not in right] == []
