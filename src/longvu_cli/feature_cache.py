@@ -11,7 +11,6 @@ import json
 import os
 import stat
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
@@ -22,7 +21,7 @@ from safetensors.torch import save_file
 
 from longvu_cli.config import Recipe, SamplingOptions
 from longvu_cli.encoded_video import EncodedVideo
-from longvu_cli.folders import cache_folder
+from longvu_cli.feature_folder import ASIDE, FACTS, SUFFIX, FeatureFolder
 from longvu_cli.video import VideoInfo
 
 DEFAULT_MAX_BYTES = 10 * 10**9
@@ -32,8 +31,6 @@ DEFAULT_MAX_BYTES = 10 * 10**9
 _FORMAT = 2
 # Pieces of a video that its digest reads; with its size and time of change they tell one file from another.
 _PIECES, _PIECE_BYTES = 64, 2**16
-# Name of an entry that is being written, and the seconds after which nobody can still be at it.
-_ASIDE, _ABANDONED_S = ".writing-", 3600
 
 
 class FeatureCache:
@@ -51,14 +48,14 @@ class FeatureCache:
     @classmethod
     def default(cls) -> FeatureCache:
         """The user's own."""
-        return cls(cache_folder() / "features")
+        return cls(FeatureFolder.default().folder)
 
     def get(self, key: str) -> tuple[EncodedVideo, VideoInfo] | None:
         """The entry of a key; None where there is none, or none that can be read."""
         path = self._path(key)
         try:
             with safe_open(path, framework="pt") as file:
-                facts = json.loads(file.metadata()["longvu"])
+                facts = json.loads(file.metadata()[FACTS])
                 encoded = EncodedVideo(
                     times=tuple(facts["times"]),
                     similarity=file.get_tensor("similarity"),
@@ -90,12 +87,12 @@ class FeatureCache:
         aside: str | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, aside = tempfile.mkstemp(dir=self.folder, prefix=_ASIDE)
+            handle, aside = tempfile.mkstemp(dir=self.folder, prefix=ASIDE)
             os.close(handle)
-            save_file(tensors, aside, metadata={"longvu": json.dumps(facts)})
+            save_file(tensors, aside, metadata={FACTS: json.dumps(facts)})
             os.replace(aside, self._path(key))
             aside = None
-            self._prune()
+            FeatureFolder(self.folder).prune(max_bytes=self.max_bytes)
         except (OSError, SafetensorError):
             return
         finally:
@@ -103,19 +100,7 @@ class FeatureCache:
                 Path(aside).unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
-        return self.folder / f"{key}.safetensors"
-
-    def _prune(self) -> None:
-        """Let the least recently used entries go until the rest fits, and what killed processes left half written."""
-        for aside in self.folder.glob(f"{_ASIDE}*"):
-            if time.time() - _stat(aside)[0] / 1e9 > _ABANDONED_S:
-                aside.unlink(missing_ok=True)
-        entries = sorted((_stat(path) for path in self.folder.glob("*.safetensors")), reverse=True)
-        total = 0
-        for _, size, path in entries:
-            total += size
-            if total > self.max_bytes:
-                path.unlink(missing_ok=True)
+        return self.folder / f"{key}{SUFFIX}"
 
 
 def cache_key(
@@ -161,11 +146,3 @@ def _pieces(path: Path) -> Iterator[bytes]:
         for start in range(0, status.st_size, step):
             file.seek(start)
             yield file.read(_PIECE_BYTES)
-
-
-def _stat(path: Path) -> tuple[int, int, Path]:
-    try:
-        status = path.stat()
-    except FileNotFoundError:  # another process let it go
-        return 0, 0, path
-    return status.st_mtime_ns, status.st_size, path

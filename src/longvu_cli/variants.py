@@ -45,6 +45,31 @@ class Footprint:
         return int(linear + self.others * dtype.itemsize + WORKING_BYTES)
 
 
+@dataclass(frozen=True)
+class Fit:
+    """Whether a model fits, in one manner of holding it.
+
+    Attributes:
+        needed_bytes: an estimate, for its weights and a video of any length.
+    """
+
+    quantization: Quantization
+    needed_bytes: int
+    fits: bool
+
+
+def fits(footprint: Footprint, free: int, *, dtype: torch.dtype, quantizable: bool) -> tuple[Fit, ...]:
+    """In which manners a model fits.
+
+    Args:
+        free: bytes.
+        quantizable: whether the device can hold quantised weights.
+    """
+    manners = tuple(Quantization) if quantizable else (Quantization.NONE,)
+    needed = [footprint.needed_bytes(dtype, quantize) for quantize in manners]
+    return tuple(Fit(quantize, count, count <= free) for quantize, count in zip(manners, needed, strict=True))
+
+
 def choose_variant(free: int, *, dtype: torch.dtype, quantize: Quantization, device: str) -> Variant:
     """The largest video model that fits into the free memory; never the tiny one.
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from longvu_cli.checkpoint import CONFIG_FILE
 from longvu_cli.config import ModelConfig
-from longvu_cli.errors import UsageError, WeightsError, WeightsNotFound
+from longvu_cli.errors import WeightsError, WeightsNotFound
 from longvu_cli.hub import ListedFile, cached_commits, cached_repos, digest_of_link, remote_listing, storage_of
 from longvu_cli.verified import Verified, has_digest
-from longvu_cli.weights import DINOV2_REPO, SIGLIP_REPO, TINY, VARIANTS, is_repo_id
+from longvu_cli.weights import DINOV2_REPO, SIGLIP_REPO, VARIANTS, repo_named
 
 
 class State(StrEnum):
@@ -56,12 +56,9 @@ def repos_of(names: list[str]) -> list[str]:
         WeightsNotFound: the cache has nothing of a model.
     """
     if not names:
-        return [repo for repo in cached_repos() if _is_ours(repo)]
-    repos = [VARIANTS[name].repo if name in VARIANTS else name for name in names]
-    for name, repo in zip(names, repos, strict=True):
-        if not is_repo_id(repo):
-            what = "comes with the package" if name == TINY else "is neither a released model nor a hub repository"
-            raise UsageError(f"{name!r} {what}: there is no listing to compare it with", hint="name 7b, or ORG/NAME")
+        return [repo for repo in cached_repos() if is_ours(repo)]
+    repos = [repo_named(name) for name in names]
+    for repo in repos:
         if not cached_commits(repo):
             raise WeightsNotFound(f"the cache has nothing of {repo}", hint="it is downloaded when it is first used")
     return list(dict.fromkeys(repos))
@@ -109,8 +106,8 @@ def _state(path: Path, digest: str | None, verified: Verified) -> State:
     return State.DAMAGED
 
 
-def _is_ours(repo: str) -> bool:
-    """Whether it is a released model or tower, or another LongVU model."""
+def is_ours(repo: str) -> bool:
+    """Whether the cache has a released model or tower, or another LongVU model, under this name."""
     if repo in (DINOV2_REPO, SIGLIP_REPO, *(variant.repo for variant in VARIANTS.values())):
         return True
     try:

@@ -85,6 +85,42 @@ def _released() -> Iterator[Variant]:
 VARIANTS: Mapping[str, Variant] = MappingProxyType({variant.name: variant for variant in _released()})
 
 
+@dataclass(frozen=True)
+class TowerRepo:
+    """A vision tower on the hub, shared by all released models.
+
+    Attributes:
+        bytes: about the size of its weight file, four bytes per parameter; SigLIP's holds its text half, too.
+    """
+
+    name: str
+    repo: str
+    bytes: int
+
+
+TOWERS: Mapping[str, TowerRepo] = MappingProxyType(
+    {
+        "dinov2": TowerRepo("dinov2", DINOV2_REPO, 4 * 1_136_480_768),
+        "siglip": TowerRepo("siglip", SIGLIP_REPO, 4 * 877_960_274),
+    }
+)
+
+
+def repo_named(name: str) -> str:
+    """The hub repository of a released model, of a tower (``dinov2``, ``siglip``), or of that very name.
+
+    Raises:
+        UsageError: it is none, or the model comes from no hub.
+    """
+    named = {variant.name: variant.repo for variant in VARIANTS.values()}
+    named |= {tower.name: tower.repo for tower in TOWERS.values()}
+    repo = named.get(name, name)
+    if not is_repo_id(repo):
+        what = "comes with the package" if name == TINY else "is neither a released model nor a hub repository"
+        raise UsageError(f"{name!r} {what}", hint=f"name one of {', '.join(named)}, or ORG/NAME")
+    return repo
+
+
 class Part(Enum):
     """How much of a model a command needs; the config, the tokenizer and the towers always belong to it."""
 
@@ -172,14 +208,9 @@ def _locate_folder(options: ModelOptions, folder: Path, hub: Hub) -> Weights:
 
 def _locate_repo(options: ModelOptions, repo: str, part: Part, hub: Hub) -> Weights:
     listing = hub.listing(repo, options.revision)
-    _require_longvu(listing, hub)
-    towers = _Towers.of(options, {name for name in (_DINOV2_FOLDER, _SIGLIP_FOLDER) if _has_model(listing, name)})
-    files = [*_tokenizer_files(listing), CONFIG_FILE, *_weight_files(listing, "", part.needs, hub)]
-    for tower in (towers.dinov2, towers.siglip):
-        if isinstance(tower, _Subfolder):
-            files += _tower_files(listing, f"{tower.name}/", hub)
+    towers, selection = _checkpoint_files(options, listing, part, hub)
     selections = towers.selections(hub)
-    hub.fetch([Selection(listing, tuple(files)), *selections])
+    hub.fetch([selection, *selections])
     return Weights(
         name=options.model,
         source=repo,
@@ -188,6 +219,29 @@ def _locate_repo(options: ModelOptions, repo: str, part: Part, hub: Hub) -> Weig
         dinov2=towers.folder(towers.dinov2, listing.snapshot, selections),
         siglip=towers.folder(towers.siglip, listing.snapshot, selections),
     )
+
+
+def _checkpoint_files(options: ModelOptions, listing: Listing, part: Part, hub: Hub) -> tuple[_Towers, Selection]:
+    """Where the towers come from, and the files that are needed of the model's own repository."""
+    _require_longvu(listing, hub)
+    towers = _Towers.of(options, {name for name in (_DINOV2_FOLDER, _SIGLIP_FOLDER) if _has_model(listing, name)})
+    files = [*_tokenizer_files(listing), CONFIG_FILE, *_weight_files(listing, "", part.needs, hub)]
+    for tower in (towers.dinov2, towers.siglip):
+        if isinstance(tower, _Subfolder):
+            files += _tower_files(listing, f"{tower.name}/", hub)
+    return towers, Selection(listing, tuple(files))
+
+
+def needed_files(repo: str, hub: Hub) -> Selection:
+    """The files that are needed to answer with a model, or of a tower; small ones are fetched to know them.
+
+    Raises:
+        WeightsError: they cannot be told: see :func:`locate`.
+    """
+    listing = hub.listing(repo, None)
+    if repo in (DINOV2_REPO, SIGLIP_REPO):
+        return Selection(listing, tuple(_tower_files(listing, "", hub)))
+    return _checkpoint_files(ModelOptions(model=repo), listing, Part.ANSWER, hub)[1]
 
 
 def _model_source(options: ModelOptions) -> Path | str:

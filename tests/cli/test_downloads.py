@@ -407,3 +407,80 @@ def test_a_content_that_is_gone(place: Place) -> None:
 def test_what_comes_from_no_hub_cannot_be_verified(place: Place, name: str) -> None:
     ran = place.run(command=(*VERIFY, name))
     assert (ran.code, ran.out) == (2, "")
+
+
+# --- longvu models list, download, remove ---------------------------------------------------------------------------
+
+
+def states(place: Place) -> dict[str, tuple[str, int]]:
+    ran = place.run("--json", command=("models", "list", "--device", "cpu"))
+    assert (ran.code, ran.err) == (0, "")
+    return {item["name"]: (item["state"], item["cached_bytes"]) for item in json.loads(ran.out)["models"]}
+
+
+def test_models_are_downloaded_listed_and_removed(place: Place) -> None:
+    assert {state for name, (state, _) in states(place).items() if name != "tiny"} == {"absent"}
+    # The hub is not asked for a list.
+    assert not place.hub.requests
+
+    ran = place.run(command=("models", "download", REPO, "dinov2"))
+    assert (ran.code, ran.err) == (0, "")
+    (snapshot,) = place.home.glob("hub/models--org--longvu/snapshots/*")
+    assert [line.split()[0] for line in ran.out.splitlines()] == [REPO, "dinov2"]
+    assert ran.out.splitlines()[0].endswith(str(snapshot))
+    assert max(place.hub.downloads().values()) == 1
+    here = states(place)
+    size = sum(path.stat().st_size for path in place.blobs.iterdir())
+    assert here[REPO] == ("complete", size)
+    # The towers that the options name are used: no other was fetched for the model.
+    assert (here["dinov2"][0], here["siglip"][0], here["7b"][0]) == ("complete", "absent", "absent")
+    assert place.run("--offline").code == 0
+
+    told = place.run(command=("models", "list", "--device", "cpu")).out.splitlines()
+    (line,) = [line for line in told if line.startswith(REPO)]
+    assert line.split()[1:] == [f"{size / 1e6:.1f}", "MB", "downloaded"]
+
+    refused = place.run(command=("models", "remove", REPO))
+    assert (refused.code, refused.out) == (2, "")
+    assert "add --yes" in refused.err and snapshot.is_dir()
+    ran = place.run(command=("models", "remove", REPO, "dinov2", "--yes"))
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines()[0] == f"{REPO}  {size / 1e6:.1f} MB deleted"
+    assert not list(place.home.glob("hub/models--*"))
+    again = place.run(command=("models", "remove", REPO, "--yes"))
+    assert_told(again, f"the cache has nothing of {REPO}")
+    place.assert_mended()
+
+
+def test_a_model_that_is_half_here_is_listed_so_and_can_be_removed(place: Place) -> None:
+    place.hub.stall.add(WEIGHTS)
+    run = place.start(command=("models", "download", REPO))
+    place.wait_for(f"GET {REPO}/{WEIGHTS}")
+    run.send(signal.SIGKILL)
+    run.end()
+    assert states(place)[REPO][0] == "partial"
+    ran = place.run("--json", command=("models", "remove", REPO, "-y"))
+    assert json.loads(ran.out)["bytes_freed"] > 0
+    assert not list(place.home.glob("hub/models--*"))
+
+
+def test_only_what_is_named_is_removed(place: Place) -> None:
+    for name in (REPO, "dinov2"):
+        assert place.run(command=("models", "download", name)).code == 0
+    assert place.run(command=("models", "remove", "dinov2", "--yes")).code == 0
+    assert [path.name for path in place.home.glob("hub/models--*")] == ["models--org--longvu"]
+    assert states(place)[REPO][0] == "complete"
+
+
+def test_what_is_not_on_the_hub_or_may_not_be_had_is_told(place: Place) -> None:
+    assert_told(place.run(command=("models", "download", "org/other")), "the hub has no repository org/other")
+    place.variables["HF_HUB_OFFLINE"] = "1"
+    assert_told(place.run(command=("models", "download", REPO)), "offline mode is on")
+
+
+@pytest.mark.parametrize("command", ["download", "remove"])
+@pytest.mark.parametrize("name", ["tiny", "8b", "./folder"])
+def test_what_comes_from_no_hub_cannot_be_fetched_or_removed(place: Place, command: str, name: str) -> None:
+    ran = place.run(command=("models", command, name))
+    assert (ran.code, ran.out) == (2, "")
+    assert "name one of 7b, " in ran.err

@@ -13,6 +13,7 @@ import typer
 from longvu_cli import __version__
 from longvu_cli.cli.answering import ask, describe
 from longvu_cli.cli.batch import batch
+from longvu_cli.cli.cache import cache_app
 from longvu_cli.cli.config_file import defaults
 from longvu_cli.cli.demo import demo
 from longvu_cli.cli.errors import run
@@ -62,6 +63,7 @@ app.command("batch")(with_flags(batch))
 app.add_typer(train_app, name="train")
 app.add_typer(eval_app, name="eval")
 app.add_typer(models_app, name="models")
+app.add_typer(cache_app, name="cache")
 
 
 def main() -> None:

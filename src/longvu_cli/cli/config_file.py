@@ -35,7 +35,7 @@ VARIABLE = "LONGVU_CONFIG"
 
 _GROUPS = (ModelFlags, VideoFlags, CompressionFlags, CacheFlags, AnswerFlags, OutputFlags, SummaryFlags, NeedleFlags)
 _KEYS = frozenset({field.name for group in _GROUPS for field in fields(group)} | {"save_frames"})
-_COMMANDS = ("ask", "describe", "stats", "batch", "demo", "eval", "models", "train")
+_COMMANDS = ("ask", "describe", "stats", "batch", "demo", "eval", "models", "train", "cache")
 
 
 def path() -> Path | None:

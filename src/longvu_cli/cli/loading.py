@@ -18,6 +18,23 @@ if TYPE_CHECKING:
 ANNOUNCED_BYTES = 100_000_000
 
 
+class Announcer:
+    """Says what is about to be downloaded or read, where it is much."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def download(self, plan: DownloadPlan) -> None:
+        """A download is about to start."""
+        if plan.bytes_missing > ANNOUNCED_BYTES:
+            self._output.note(f"downloading {plan.bytes_missing / 1e9:.2f} GB of {plan.repo} to {plan.destination}")
+
+    def check(self, repo: str, size: int) -> None:
+        """Files are about to be compared."""
+        if size > ANNOUNCED_BYTES:
+            self._output.note(f"comparing {size / 1e9:.2f} GB of {repo} with what the hub lists, which is done once")
+
+
 def load_model(
     flags: ModelFlags,
     part_name: str,
@@ -40,13 +57,7 @@ def load_model(
 
     part: Part = Part[part_name]
 
-    def announce(plan: DownloadPlan) -> None:
-        if plan.bytes_missing > ANNOUNCED_BYTES:
-            output.note(f"downloading {plan.bytes_missing / 1e9:.2f} GB of {plan.repo} to {plan.destination}")
-
-    def announce_check(repo: str, size: int) -> None:
-        if size > ANNOUNCED_BYTES:
-            output.note(f"comparing {size / 1e9:.2f} GB of {repo} with what the hub lists, which is done once")
+    announcer = Announcer(output)
 
     def choose(variant: Variant) -> None:
         output.note(f"--model auto takes {variant.name}, the largest that fits the free memory of the device")
@@ -58,8 +69,8 @@ def load_model(
         cache=None if cache.no_cache else FeatureCache(features) if features else FeatureCache.default(),
         decoding=decoding,
         on_chosen=choose,
-        on_download=announce,
-        on_check=announce_check,
+        on_download=announcer.download,
+        on_check=announcer.check,
         tqdm_class=Bar if output.animated else None,
     )
     info = model.info

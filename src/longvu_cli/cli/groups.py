@@ -1,0 +1,26 @@
+"""Commands that are groups of commands: ``longvu models list``, ``longvu cache prune``."""
+
+from __future__ import annotations
+
+import typer
+
+
+def command_group(help: str) -> typer.Typer:
+    """A group that shows its help when no command of it is named."""
+    group = typer.Typer(
+        invoke_without_command=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        help=help,
+    )
+
+    @group.callback()
+    def show_help(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            typer.echo(context.get_help())
+            return
+        # The defaults of the config file were handed to the group; they are meant for what comes after it.
+        context.default_map = {context.invoked_subcommand: context.default_map or {}}
+
+    show_help.__doc__ = help
+    return group
