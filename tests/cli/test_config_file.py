@@ -4,11 +4,20 @@ from typing import Any
 
 import platformdirs
 import pytest
+import typer
+from typer.core import TyperGroup
 
 from cli.conftest import Longvu
 from cli.running import QUESTION
 from longvu_cli.cli import config_file
-from longvu_cli.errors import UsageError
+from longvu_cli.cli.app import app
+from longvu_cli.cli.command_tree import commands
+
+
+def root() -> TyperGroup:
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    return group
 
 
 @pytest.fixture
@@ -137,8 +146,50 @@ def test_the_file_lies_where_platformdirs_says(
     assert settings(longvu, clip)["stc_threshold"] == 0.8
 
 
-def test_a_command_without_options_reads_nothing(config: Path) -> None:
-    config.write_text("colour = 3")
-    assert config_file.defaults(None) == {}
-    with pytest.raises(UsageError, match="'colour'"):
-        config_file.defaults("ask")
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('fps = "fast"', "'fps' = 'fast', which is not a number"),
+        ("fps = true", "'fps' = True, which is not a number"),
+        ("model = 3", "'model' = 3, which is not a text"),
+        ("offline = 1", "'offline' = 1, which is not true or false"),
+        ("max_new_tokens = 1.5", "'max_new_tokens' = 1.5, which is not a whole number"),
+        ("workers = true", "'workers' = True, which is not a whole number"),
+        ('recipe = "own"', "'recipe' = 'own', which is not released or paper"),
+        ("start = 00:01:00", "'start' = datetime.time(0, 1), which is not a number or a text"),
+        ("[stats]\nretry_failed = true", "[stats] 'retry_failed', which is no option"),
+        ('[stats]\nfps = "fast"', "[stats] 'fps' = 'fast', which is not a number"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_whatever_the_command(
+    longvu: Longvu, clip: Path, config: Path, text: str, told: str
+) -> None:
+    config.write_text(text)
+    for arguments in (("ask", clip, QUESTION), ("cache", "path")):
+        ran = longvu(*arguments)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err.startswith(f"longvu: error: the config file {config} has {told}")
+        assert ran.err.count("\n") == 1
+
+
+def test_a_common_key_reaches_the_commands_that_have_it(longvu: Longvu, config: Path) -> None:
+    config.write_text("quiet = true\nretry_failed = true\n[cache]\njson = true\n[eval]\ntrials = 1\n")
+    ran = longvu("cache", "list")
+    assert (json.loads(ran.out)["command"], ran.err) == ("cache list", "")
+    nested = config_file.defaults(root())
+    assert nested["batch"] == {"retry_failed": True, "quiet": True}
+    assert nested["eval"]["needle"] == {"trials": 1, "quiet": True}
+    assert nested["cache"]["prune"] == {"quiet": True, "json": True}
+    assert nested["stats"] == {"quiet": True}
+
+
+def test_the_key_of_an_option_is_its_flag_and_its_variable() -> None:
+    """Every option of the commands that load a model can be set in all three ways."""
+    wanted = {"ask", "batch", "chat", "demo", "describe", "plan", "report", "stats"}
+    for command in commands(root()):
+        for option in command.options:
+            long = max(option.flags[0], *option.flags, key=lambda flag: flag.startswith("--") * 2 - ("no-" in flag))
+            if command.name in wanted:
+                assert option.variable is not None, f"{command.name} {long} has no environment variable"
+            if option.variable is not None:
+                assert option.variable == f"LONGVU_{long[2:].replace('-', '_').upper()}", f"{command.name} {long}"

@@ -9,11 +9,13 @@ import sys
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from longvu_cli import __version__
 from longvu_cli.cli.answering import ask, describe
 from longvu_cli.cli.batch import batch
 from longvu_cli.cli.cache import cache_app
+from longvu_cli.cli.config import config_app
 from longvu_cli.cli.config_file import defaults
 from longvu_cli.cli.demo import demo
 from longvu_cli.cli.errors import run
@@ -24,6 +26,9 @@ from longvu_cli.cli.output import Output, OutputOptions
 from longvu_cli.cli.statistics import stats
 from longvu_cli.cli.train import train_app
 from longvu_cli.errors import UsageError
+
+# They tell themselves what is wrong with the config file.
+_WITHOUT_CONFIG = ("config",)
 
 app = typer.Typer(
     name="longvu",
@@ -51,8 +56,11 @@ def longvu(
     """Answers questions about videos of any length, on your own GPU."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-    if not {"-h", "--help"} & set(sys.argv):  # help has to work with a config file that does not
-        context.default_map = defaults(context.invoked_subcommand)
+        return
+    # Help has to work with a config file that does not, and so has what mends it.
+    if not {"-h", "--help"} & set(sys.argv) and context.invoked_subcommand not in _WITHOUT_CONFIG:
+        assert isinstance(context.command, TyperGroup), "the app has several commands"
+        context.default_map = defaults(context.command)
 
 
 app.command("demo")(with_flags(demo))
@@ -64,6 +72,7 @@ app.add_typer(train_app, name="train")
 app.add_typer(eval_app, name="eval")
 app.add_typer(models_app, name="models")
 app.add_typer(cache_app, name="cache")
+app.add_typer(config_app, name="config")
 
 
 def main() -> None:

@@ -41,6 +41,8 @@ def batch(
             "--output",
             "-o",
             metavar="FILE",
+            envvar="LONGVU_OUTPUT",
+            show_envvar=False,
             rich_help_panel="Output",
             help="Add the results to this file, which makes the work resumable [stdout, which does not].",
         ),
@@ -49,6 +51,8 @@ def batch(
         bool,
         typer.Option(
             "--retry-failed",
+            envvar="LONGVU_RETRY_FAILED",
+            show_envvar=False,
             rich_help_panel="Output",
             help="Drop the errors in the output file, and try their rows again.",
         ),

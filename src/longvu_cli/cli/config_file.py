@@ -1,4 +1,4 @@
-"""The config file: flags that someone always wants, as TOML.
+"""The config file: options that someone always wants, as TOML.
 
 ::
 
@@ -8,34 +8,28 @@
 
     [stats]            # for one command only
     model = "7b"
+
+Which keys there are is read from the commands: each option that has an environment variable is one.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
-from dataclasses import fields
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from longvu_cli.cli.evaluate import NeedleFlags
-from longvu_cli.cli.options import (
-    AnswerFlags,
-    CacheFlags,
-    CompressionFlags,
-    ModelFlags,
-    OutputFlags,
-    SummaryFlags,
-    VideoFlags,
-)
+from typer.core import TyperGroup
+
+from longvu_cli.cli.command_tree import Command, Kind, Option, commands
 from longvu_cli.errors import UsageError
 
 # Names another file, or with an empty value none.
 VARIABLE = "LONGVU_CONFIG"
-
-_GROUPS = (ModelFlags, VideoFlags, CompressionFlags, CacheFlags, AnswerFlags, OutputFlags, SummaryFlags, NeedleFlags)
-_KEYS = frozenset({field.name for group in _GROUPS for field in fields(group)} | {"save_frames"})
-_COMMANDS = ("ask", "describe", "stats", "batch", "demo", "eval", "models", "train", "cache")
+# The command whose defaults the common part of a new file shows.
+_COMMON = "ask"
 
 
 def path() -> Path | None:
@@ -48,27 +42,102 @@ def path() -> Path | None:
     return user_config_path("longvu") / "config.toml"
 
 
-def defaults(command: str | None) -> dict[str, Any]:
-    """The defaults that the config file gives to the flags of a command, in the form that Typer takes them.
+def defaults(group: TyperGroup) -> dict[str, Any]:
+    """The defaults that the config file gives to the options of all commands, nested as Typer takes them.
 
     Raises:
-        UsageError: the file is malformed, or has a key that is no flag.
+        UsageError: the file is malformed, or has a key that is no option, or a value of another kind.
     """
     file = path()
-    if command is None or file is None or not (file.is_file() or VARIABLE in os.environ):
+    if file is None or not (file.is_file() or VARIABLE in os.environ):
         return {}
+    values = _read(file)
+    known = list(commands(group))
+    sections = {name: values.pop(name) for name in group.commands if isinstance(values.get(name), dict)}
+    _check(file, "", values, known)
+    for name, section in sections.items():
+        _check(file, f"[{name}] ", section, [command for command in known if command.words[0] == name])
+    nested: dict[str, Any] = {}
+    for command in known:
+        merged = {**_normal(values), **_normal(sections.get(command.words[0], {}))}
+        place = nested
+        for word in command.words:
+            place = place.setdefault(word, {})
+        place |= {option.parameter: merged[key] for key, option in command.by_key().items() if key in merged}
+    return nested
+
+
+def template(group: TyperGroup) -> str:
+    """A config file with every key, its meaning and its default, all commented out."""
+    known = list(commands(group))
+    common = next(command for command in known if command.name == _COMMON)
+    lines = [
+        "# The config file of longvu. Take the # away before a key to set it.",
+        "# A flag wins over an environment variable, and that over this file. See `longvu config show`.",
+    ]
+    lines += _described(common.by_key())
+    shown = common.by_key()
+    for name in group.commands:
+        own = {
+            key: option
+            for command in known
+            if command.words[0] == name
+            for key, option in command.by_key().items()
+            if key not in shown or option.default != shown[key].default
+        }
+        if own:
+            lines += ["", f"# For `longvu {name}` only.", f"[{name}]", *_described(own)]
+    return "\n".join(lines) + "\n"
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(
             f"the config file {file} cannot be read: {error}", hint="mend it, or unset LONGVU_CONFIG"
         ) from error
-    sections = {name: values.pop(name) for name in _COMMANDS if isinstance(values.get(name), dict)}
-    merged = {**values, **sections.get(command, {})}
-    chosen: dict[str, Any] = {}
-    for key, value in merged.items():
-        name = key.replace("-", "_")
-        if name not in _KEYS or isinstance(value, dict | list):
-            raise UsageError(f"the config file {file} has {key!r}, which is no option", hint="see `longvu ask --help`")
-        chosen[name] = value
-    return {command: chosen}
+
+
+def _normal(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("-", "_"): value for key, value in values.items()}
+
+
+def _check(file: Path, section: str, values: Mapping[str, Any], known: Iterable[Command]) -> None:
+    """Refuse what no command could take."""
+    options: dict[str, list[Option]] = {}
+    for command in known:
+        for key, option in command.by_key().items():
+            options.setdefault(key, []).append(option)
+    for key, value in values.items():
+        meant = options.get(key.replace("-", "_"))
+        if meant is None:
+            raise UsageError(
+                f"the config file {file} has {section}{key!r}, which is no option", hint="see `longvu config init`"
+            )
+        if not any(option.accepts(value) for option in meant):
+            raise UsageError(
+                f"the config file {file} has {section}{key!r} = {value!r}, which is not {_wanted(meant[0])}",
+                hint="see `longvu config init`",
+            )
+
+
+def _wanted(option: Option) -> str:
+    return " or ".join(option.choices) if option.kind is Kind.CHOICE else option.kind.value
+
+
+def _described(options: Mapping[str, Option]) -> list[str]:
+    lines: list[str] = []
+    for panel in dict.fromkeys(option.panel for option in options.values()):
+        lines += ["", f"# --- {panel} ---"]
+        for key, option in options.items():
+            if option.panel == panel:
+                lines += _line(key, option)
+    return lines
+
+
+def _line(key: str, option: Option) -> list[str]:
+    choices = f" ({' | '.join(option.choices)})" if option.choices else ""
+    if option.default is None:
+        return [f"# {option.help}{choices}", f"# {key} is not set: {option.kind.value}"]
+    return [f"# {option.help}{choices}", f"#{key} = {json.dumps(option.default, ensure_ascii=False)}"]

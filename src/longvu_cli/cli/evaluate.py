@@ -45,9 +45,6 @@ def evaluate(context: typer.Context) -> None:
     """Tests with known answers."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-        return
-    # The defaults of the config file were handed to `eval`; they are meant for what comes after it.
-    context.default_map = {context.invoked_subcommand: context.default_map or {}}
 
 
 def _option(name: str, *, help: str, **settings: Any) -> Any:

@@ -18,9 +18,6 @@ def command_group(help: str) -> typer.Typer:
     def show_help(context: typer.Context) -> None:
         if context.invoked_subcommand is None:
             typer.echo(context.get_help())
-            return
-        # The defaults of the config file were handed to the group; they are meant for what comes after it.
-        context.default_map = {context.invoked_subcommand: context.default_map or {}}
 
     show_help.__doc__ = help
     return group

@@ -42,9 +42,6 @@ def train(context: typer.Context) -> None:
     """Training. Needs the extra `train`: pip install 'longvu-cli[train]'."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-        return
-    # The defaults of the config file were handed to `train`; they are meant for what comes after it.
-    context.default_map = {context.invoked_subcommand: context.default_map or {}}
 
 
 def _option(name: str, *more: str, help: str, **settings: Any) -> Any:
