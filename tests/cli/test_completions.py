@@ -34,7 +34,10 @@ def test_zsh_can_load_the_script_from_fpath() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("longvu ", {"ask", "batch", "cache", "config", "demo", "describe", "eval", "models", "stats", "train"}),
+        (
+            "longvu ",
+            {"ask", "batch", "cache", "config", "demo", "describe", "doctor", "eval", "models", "stats", "train"},
+        ),
         ("longvu ask --dino", {"--dinov2", "--dino-threshold"}),
         ("longvu eval ", {"needle"}),
         ("longvu config ", {"init", "path", "show"}),

@@ -6,7 +6,7 @@ import atexit
 import gc
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -18,6 +18,7 @@ from longvu_cli.cli.cache import cache_app
 from longvu_cli.cli.config import config_app
 from longvu_cli.cli.config_file import defaults
 from longvu_cli.cli.demo import demo
+from longvu_cli.cli.doctor import doctor
 from longvu_cli.cli.errors import run
 from longvu_cli.cli.evaluate import eval_app
 from longvu_cli.cli.models import models_app
@@ -27,8 +28,8 @@ from longvu_cli.cli.statistics import stats
 from longvu_cli.cli.train import train_app
 from longvu_cli.errors import UsageError
 
-# They tell themselves what is wrong with the config file.
-_WITHOUT_CONFIG = ("config",)
+# They say themselves what is wrong with the config file.
+_WITHOUT_CONFIG = ("config", "doctor")
 
 app = typer.Typer(
     name="longvu",
@@ -57,10 +58,18 @@ def longvu(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         return
-    # Help has to work with a config file that does not, and so has what mends it.
-    if not {"-h", "--help"} & set(sys.argv) and context.invoked_subcommand not in _WITHOUT_CONFIG:
-        assert isinstance(context.command, TyperGroup), "the app has several commands"
-        context.default_map = defaults(context.command)
+    if not {"-h", "--help"} & set(sys.argv):  # help has to work with a config file that does not
+        context.default_map = _configured(context)
+
+
+def _configured(context: typer.Context) -> dict[str, Any]:
+    assert isinstance(context.command, TyperGroup), "the app has several commands"
+    try:
+        return defaults(context.command)
+    except (UsageError, ImportError):
+        if context.invoked_subcommand in _WITHOUT_CONFIG:
+            return {}
+        raise
 
 
 app.command("demo")(with_flags(demo))
@@ -68,6 +77,7 @@ app.command("ask")(with_flags(ask))
 app.command("describe")(with_flags(describe))
 app.command("stats")(with_flags(stats))
 app.command("batch")(with_flags(batch))
+app.command("doctor")(with_flags(doctor))
 app.add_typer(train_app, name="train")
 app.add_typer(eval_app, name="eval")
 app.add_typer(models_app, name="models")

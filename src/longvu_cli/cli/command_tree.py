@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import typer
 from typer.core import TyperArgument, TyperGroup, TyperOption
 
 # Every environment variable of an option begins so; the rest, in small letters, is its key in the config file.
@@ -107,6 +108,16 @@ class Command:
     def by_key(self) -> dict[str, Option]:
         """The options that the config file may set, by key."""
         return {option.key: option for option in self.options if option.key is not None}
+
+
+def root() -> TyperGroup:
+    """The whole of ``longvu``."""
+    # The app imports the commands, and some of them this module.
+    from longvu_cli.cli.app import app
+
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup), "the app has several commands"
+    return group
 
 
 def commands(group: TyperGroup, words: tuple[str, ...] = ()) -> Iterator[Command]:

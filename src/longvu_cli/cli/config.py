@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from longvu_cli.cli import config_file
-from longvu_cli.cli.command_tree import Command, Option, commands
+from longvu_cli.cli.command_tree import Command, Option, commands, root
 from longvu_cli.cli.errors import OK
 from longvu_cli.cli.groups import command_group
 from longvu_cli.cli.options import with_flags
@@ -54,7 +54,7 @@ def show(
     A flag wins over an environment variable (an empty one counts as none), that over the config file, and that over
     the default.
     """
-    group = _root()
+    group = root()
     command = _named(group, words or ["ask"])
     file = config_file.path()
     values = _values(command, config_file.defaults(group))
@@ -87,7 +87,7 @@ def init(
     if os.path.lexists(file) and not force:
         raise UsageError(f"{file} is there already, and was left as it is", hint="add --force to write over it")
     try:
-        _write(file, config_file.template(_root()))
+        _write(file, config_file.template(root()))
     except OSError as error:
         raise UsageError(
             f"{file} cannot be written: {error.strerror}", hint="name another file with LONGVU_CONFIG"
@@ -104,15 +104,6 @@ class _Row:
     option: Option
     value: Any
     source: str
-
-
-def _root() -> TyperGroup:
-    # The app imports this module.
-    from longvu_cli.cli.app import app
-
-    group = typer.main.get_command(app)
-    assert isinstance(group, TyperGroup), "the app has several commands"
-    return group
 
 
 def _named(group: TyperGroup, words: Sequence[str]) -> Command:
