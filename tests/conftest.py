@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from longvu_cli.loading import Modules, load_modules
 from longvu_cli.longvu import LongVU
 from longvu_cli.weights import Part, Weights
 from longvu_cli.world.film import write_film
-from longvu_cli.world.story import Split, story
+from longvu_cli.world.story import Split, Story, story
 
 PARITY = Path(__file__).parent / "data" / "parity"
 
@@ -89,6 +89,29 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _untrained(tmp_path_factory.mktemp("untrained"), folder)
     write_film(story(Split.VALIDATION.seed(3), 12), folder / "demo.mp4", fps=4)
     return folder
+
+
+TRAINED = (weights.tiny_folder() / "model.safetensors").is_file()
+
+
+@pytest.fixture(scope="session")
+def trained_tiny() -> Iterator[LongVU]:
+    """The tiny model as it comes with the package; one thread is faster than some that wait for each other."""
+    if not TRAINED:
+        pytest.skip("the tiny model is not part of this installation")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield LongVU.from_pretrained("tiny", options=ModelOptions(device="cpu"))
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def short_film(tmp_path_factory: pytest.TempPathFactory) -> tuple[Story, Path]:
+    """Twelve seconds of the drawn world that nothing was trained on: an umbrella, a clock, a key, a ball."""
+    told = story(10_001, 12)
+    film = tmp_path_factory.mktemp("films") / "short.mp4"
+    write_film(told, film, fps=2)
+    return told, film
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from longvu_cli.checkpoint import Checkpoint
 from longvu_cli.config import GenerationOptions, ModelConfig, Quantization
 from longvu_cli.errors import NonFiniteLogits
-from longvu_cli.language_model import LanguageModel, decode_stream
+from longvu_cli.language_model import LanguageModel, Prefix, decode_stream
 from longvu_cli.loading import Modules, language_model_shapes
 from longvu_cli.prompt import load_tokenizer
 
@@ -108,11 +109,14 @@ class CountedModel:
 
     def __init__(self, model: LanguageModel) -> None:
         self.passes = 0
+        self.rows_read: list[int] = []
         self._model = vars(model)["_model"]
         self.config, self.device = self._model.config, self._model.device
 
     def __call__(self, **inputs: object) -> object:
         self.passes += 1
+        if isinstance(rows := inputs.get("inputs_embeds"), torch.Tensor):
+            self.rows_read.append(rows.shape[1])
         return self._model(**inputs)
 
 
@@ -138,6 +142,78 @@ def test_sampling_leaves_the_callers_random_numbers_alone(model: LanguageModel, 
     before = torch.random.get_rng_state()
     generate(model, embeddings, temperature=1.0, seed=3, max_new_tokens=4)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+# --- what two prompts have in common ---------------------------------------------------------------------------------
+
+
+def read_twice(
+    model: LanguageModel, first: torch.Tensor, second: torch.Tensor, prefix: Prefix
+) -> tuple[list[int], list[int]]:
+    """The ids that continue the second sequence, read after the first; and how many rows were read of each."""
+    counted = CountedModel(model)
+    reader = LanguageModel(counted, dtype_name="float32")
+    options = GenerationOptions(max_new_tokens=12)
+    list(reader.generate(first, options, stop_ids=(), prefix=prefix))
+    return list(reader.generate(second, options, stop_ids=(), prefix=prefix)), counted.rows_read
+
+
+@pytest.mark.parametrize(("common", "length"), [(15, 23), (19, 23), (20, 23), (7, 12)])
+def test_what_a_sequence_has_in_common_with_the_last_is_not_read_again(
+    model: LanguageModel, embeddings: torch.Tensor, common: int, length: int
+) -> None:
+    other = torch.randn(length, 64, generator=torch.Generator().manual_seed(1))
+    other[:common] = embeddings[:common]
+    prefix = Prefix()
+    ids, rows_read = read_twice(model, embeddings, other, prefix)
+    assert ids == generate(model, other, max_new_tokens=12)
+    assert ids != generate(model, embeddings, max_new_tokens=12)
+    assert (rows_read, prefix.reused) == ([20, length - common], common)
+
+
+@pytest.mark.parametrize("length", [20, 12])
+def test_the_last_row_is_read_again_for_its_logits(model: LanguageModel, embeddings: torch.Tensor, length: int) -> None:
+    prefix = Prefix()
+    ids, rows_read = read_twice(model, embeddings, embeddings[:length], prefix)
+    assert ids == generate(model, embeddings[:length], max_new_tokens=12)
+    assert (rows_read, prefix.reused) == ([20, 1], length - 1)
+
+
+def test_a_sequence_that_begins_otherwise_is_read_as_a_whole(model: LanguageModel, embeddings: torch.Tensor) -> None:
+    other = embeddings.clone()
+    other[0] += 1
+    prefix = Prefix()
+    ids, rows_read = read_twice(model, embeddings, other, prefix)
+    assert ids == generate(model, other, max_new_tokens=12)
+    assert (rows_read, prefix.reused) == ([20, 20], 0)
+
+
+def test_an_answer_that_was_left_in_the_middle_leaves_the_prefix_whole(
+    model: LanguageModel, embeddings: torch.Tensor
+) -> None:
+    prefix, longer = Prefix(), torch.cat((embeddings, embeddings[:3]))
+    stream = model.generate(embeddings, GenerationOptions(), stop_ids=(), prefix=prefix)
+    for _ in range(5):
+        next(stream)
+    stream.close()
+    ids = list(model.generate(longer, GenerationOptions(max_new_tokens=12), stop_ids=(), prefix=prefix))
+    assert ids == generate(model, longer, max_new_tokens=12)
+    assert prefix.reused == 20
+
+
+def test_a_cache_that_forgets_is_not_relied_on(parity: Path, embeddings: torch.Tensor) -> None:
+    values = json.loads((parity / "qwen" / "config.json").read_text())
+    sliding = {**values, "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}
+    sliding.pop("layer_types", None)
+    config = ModelConfig.from_values(sliding)
+    weights = Checkpoint.open(parity / "qwen").read(list(language_model_shapes(config)))
+    model = LanguageModel.load(
+        config, weights, device=torch.device("cpu"), dtype=torch.float32, quantize=Quantization.NONE
+    )
+    prefix = Prefix()
+    ids, rows_read = read_twice(model, embeddings, torch.cat((embeddings, embeddings[:3])), prefix)
+    assert ids == generate(model, torch.cat((embeddings, embeddings[:3])), max_new_tokens=12)
+    assert (rows_read, prefix.reused) == ([20, 23], 0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -42,6 +42,59 @@ def stock_class(config: ModelConfig) -> type[Qwen2ForCausalLM] | type[LlamaForCa
     return Qwen2ForCausalLM if config.family is LLMFamily.QWEN2 else LlamaForCausalLM
 
 
+class Prefix:
+    """The keys and values of the sequence that was read last: another one that begins alike is read from there on.
+
+    Attributes:
+        reused: rows of the sequence that was read last which were not read again.
+    """
+
+    def __init__(self) -> None:
+        self.reused = 0
+        self._rows: torch.Tensor | None = None
+        self._layers: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
+
+    def keep(self, embeddings: torch.Tensor, cache: DynamicCache) -> None:
+        """Keep what was computed of a whole sequence.
+
+        The tensors are those of the cache, which makes new ones when it grows and leaves these as they are, whatever
+        becomes of it. A cache that forgets (sliding windows) is of no use here.
+
+        Args:
+            embeddings: [n, h].
+        """
+        layers: list[Any] = cache.layers
+        if any(layer.is_sliding for layer in layers):
+            return
+        self._rows = embeddings
+        self._layers = tuple((layer.keys, layer.values) for layer in layers)
+
+    def start(self, embeddings: torch.Tensor, cache: DynamicCache) -> int:
+        """Fill an empty cache with what is known of a sequence, and let go of the rest.
+
+        The last row is always left to be read: its logits are what is asked for.
+
+        Args:
+            embeddings: [n, h].
+
+        Returns:
+            How many of the rows are in the cache.
+        """
+        self.reused = 0 if self._rows is None else min(_common_rows(self._rows, embeddings), len(embeddings) - 1)
+        layers, self._rows, self._layers = self._layers, None, ()
+        if self.reused:
+            for number, (keys, values) in enumerate(layers):
+                cache.update(keys[..., : self.reused, :], values[..., : self.reused, :], number)
+        return self.reused
+
+
+def _common_rows(one: torch.Tensor, other: torch.Tensor) -> int:
+    """How many rows two sequences have in common at their beginning."""
+    length = min(len(one), len(other))
+    same = (one[:length] == other[:length]).all(dim=1)
+    return int(same.long().cumprod(0).sum())
+
+
 class LanguageModel:
     """The decoder, ready to continue a sequence of embeddings.
 
@@ -124,19 +177,26 @@ class LanguageModel:
 
     @torch.inference_mode()
     def generate(
-        self, embeddings: torch.Tensor, options: GenerationOptions, *, stop_ids: Collection[int]
+        self,
+        embeddings: torch.Tensor,
+        options: GenerationOptions,
+        *,
+        stop_ids: Collection[int],
+        prefix: Prefix | None = None,
     ) -> Generator[int, None, None]:
         """Continue the sequence, one id at a time, as they are made.
 
         Args:
             embeddings: [n, h].
             stop_ids: ids after which to stop; such an id is yielded, too.
+            prefix: what is known of an earlier sequence, and will be of this one; the ids are the same without it, up
+                to the rounding of sums that are made in another order.
 
         Raises:
             NonFiniteLogits: the model computed NaN or infinity.
         """
         pick = _picker(options, embeddings.device)
-        logits, cache = self._prefill(embeddings)
+        logits, cache = self._prefill(embeddings, prefix)
         token_id = self._picked(pick, logits)
         yield token_id
         step: Callable[[int], torch.Tensor] | None = None
@@ -148,12 +208,15 @@ class LanguageModel:
             token_id = self._picked(pick, step(token_id))
             yield token_id
 
-    def _prefill(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, DynamicCache]:
+    def _prefill(self, embeddings: torch.Tensor, prefix: Prefix | None = None) -> tuple[torch.Tensor, DynamicCache]:
         cache = DynamicCache(config=self._model.config)
+        known = 0 if prefix is None else prefix.start(embeddings, cache)
         with _attention_for_changing_lengths():
             output = self._model(
-                inputs_embeds=embeddings[None], past_key_values=cache, use_cache=True, logits_to_keep=1
+                inputs_embeds=embeddings[None, known:], past_key_values=cache, use_cache=True, logits_to_keep=1
             )
+        if prefix is not None:
+            prefix.keep(embeddings, cache)
         return output.logits[0, -1].float(), cache
 
     def _decoder(self, cache: DynamicCache, *, length: int, room: int) -> Callable[[int], torch.Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from longvu_cli.config import (
     Recipe,
     SamplingOptions,
 )
+from longvu_cli.conversation import Conversation, Remembered, Watched
 from longvu_cli.device import (
     free_memory,
     out_of_memory_is_an_error,
@@ -45,8 +46,19 @@ from longvu_cli.isolation import warm_up
 from longvu_cli.language_model import LanguageModel, decode_stream
 from longvu_cli.loading import Modules, load_modules
 from longvu_cli.pipeline import BATCH, CompressedVideo, Progress, compress, encode
-from longvu_cli.prompt import Prompt, build_prompt
-from longvu_cli.results import Answer, CacheUse, Chunk, Compression, FinishReason, Memory, ModelInfo, Timing
+from longvu_cli.prompt import Prompt, Turn, build_prompt, fitting_turns
+from longvu_cli.results import (
+    Answer,
+    CacheUse,
+    Chunk,
+    Compression,
+    FinishReason,
+    History,
+    Memory,
+    ModelInfo,
+    Timing,
+    folded,
+)
 from longvu_cli.timing import Stopwatch
 from longvu_cli.tiny_world import FOREIGN, is_foreign
 from longvu_cli.variants import choose_variant, what_would_fit
@@ -58,11 +70,16 @@ def _unheard(*_: object) -> None:
     """The default of every callback."""
 
 
+# The share of the video's room that earlier turns of a conversation may take.
+_HISTORY_SHARE = 4
+
+
 @dataclass(frozen=True)
 class _Prepared:
     """A video, compressed for a prompt, with what is known of it."""
 
     prompt: Prompt
+    history: History
     compressed: CompressedVideo
     video: VideoInfo
     recipe: Recipe
@@ -214,8 +231,14 @@ class LongVU:
         compression: CompressionOptions | None = None,
         generation: GenerationOptions | None = None,
         on_progress: Progress = _unheard,
-    ) -> Iterator[Chunk]:
+        remembered: Remembered | None = None,
+    ) -> Generator[Chunk, None, None]:
         """Answer a question, token by token. The last chunk carries the whole answer.
+
+        Args:
+            on_progress: as in :meth:`compress`.
+            remembered: what a conversation about this video, with these settings, remembers; gets this turn added. See
+                :meth:`conversation`.
 
         Raises:
             VideoError: the video cannot be read.
@@ -227,13 +250,16 @@ class LongVU:
         generation = generation or GenerationOptions()
         language_model = self._language_model()
         watch = self._watch()
-        prepared = self._prepare(video, question, sampling, compression, watch, on_progress)
+        prefix = None if remembered is None else remembered.prefix
+        prepared = self._prepare(video, question, sampling, compression, watch, on_progress, remembered)
         stop_ids = self._stop_ids()
         texts: list[str] = []
         token_ids: list[int] = []
         with (
             out_of_memory_is_an_error(self._modules.vision.device, "answering", self._what_would_fit),
-            closing(language_model.generate(self._sequence(prepared), generation, stop_ids=stop_ids)) as ids,
+            closing(
+                language_model.generate(self._sequence(prepared), generation, stop_ids=stop_ids, prefix=prefix)
+            ) as ids,
         ):
             for token_id, text in decode_stream(self._modules.tokenizer, _timed(ids, watch)):
                 if token_id is not None:
@@ -246,7 +272,12 @@ class LongVU:
             finish_reason=FinishReason.STOP if token_ids[-1] in stop_ids else FinishReason.LENGTH,
             compression=self._report(prepared, question, sampling, watch),
             generation=generation,
+            history=prepared.history,
+            reused_tokens=prefix.reused if prefix is not None else 0,
         )
+        if remembered is not None:
+            said = token_ids[:-1] if answer.finish_reason is FinishReason.STOP else token_ids
+            remembered.turns += (Turn(question, tuple(said)),)
         yield Chunk(text="", token_id=None, answer=answer)
 
     def answer(
@@ -260,18 +291,27 @@ class LongVU:
         on_progress: Progress = _unheard,
     ) -> Answer:
         """Answer a question: :meth:`stream`, folded. Raises the same."""
-        chunks = self.stream(
-            video,
-            question,
-            sampling=sampling,
-            compression=compression,
-            generation=generation,
-            on_progress=on_progress,
+        return folded(
+            self.stream(
+                video,
+                question,
+                sampling=sampling,
+                compression=compression,
+                generation=generation,
+                on_progress=on_progress,
+            )
         )
-        *_, last = chunks
-        if last.answer is None:
-            raise AssertionError("the last chunk carries the answer")
-        return last.answer
+
+    def conversation(
+        self,
+        video: str | Path,
+        *,
+        sampling: SamplingOptions | None = None,
+        compression: CompressionOptions | None = None,
+        generation: GenerationOptions | None = None,
+    ) -> Conversation:
+        """Begin to talk about a video: it is watched when the first question comes, and once."""
+        return Conversation(self, video, sampling=sampling, compression=compression, generation=generation)
 
     def _language_model(self) -> LanguageModel:
         if self._modules.language_model is None:
@@ -296,14 +336,16 @@ class LongVU:
         compression: CompressionOptions,
         watch: Stopwatch,
         on_progress: Progress,
+        remembered: Remembered | None = None,
     ) -> _Prepared:
         """File → visual tokens. Without a question the bare template takes its place in the count."""
         modules = self._modules
         recipe = compression.resolve(modules.config)
-        prompt = build_prompt(modules.tokenizer, modules.config.family, question or "")
+        turns = () if remembered is None else remembered.turns
+        prompt, history = self._prompt(question or "", turns, recipe)
         room = budget(recipe, prompt.length)
         with out_of_memory_is_an_error(modules.vision.device, "compressing the video", self._what_would_fit):
-            encoded, video, cache = self._encode(Path(path), sampling, recipe, room, watch, on_progress)
+            encoded, video, cache = self._encode(Path(path), sampling, recipe, room, watch, on_progress, remembered)
             with watch.stage("compression"), torch.inference_mode():
                 compressed = compress(
                     encoded,
@@ -311,11 +353,44 @@ class LongVU:
                     recipe,
                     room,
                     text_tokens=prompt.length - 1,
-                    text=None if question is None else self._embed(prompt.after),
+                    text=None if question is None else self._embed(prompt.asked),
                 )
-        return _Prepared(prompt, compressed, video, recipe, cache)
+        return _Prepared(prompt, history, compressed, video, recipe, cache)
+
+    def _prompt(self, question: str, turns: tuple[Turn, ...], recipe: Recipe) -> tuple[Prompt, History]:
+        """The prompt with as many of the earlier turns as leave the video its room."""
+        tokenizer, family = self._modules.tokenizer, self._modules.config.family
+        prompt = build_prompt(tokenizer, family, question)
+        if not turns:
+            return prompt, History(turns=0, dropped=0)
+        room = budget(recipe, prompt.length).visual_budget // _HISTORY_SHARE
+        kept = fitting_turns(tokenizer, family, turns, room)
+        history = History(turns=len(kept), dropped=len(turns) - len(kept))
+        return build_prompt(tokenizer, family, question, turns=kept), history
 
     def _encode(
+        self,
+        path: Path,
+        sampling: SamplingOptions,
+        recipe: Recipe,
+        room: Budget,
+        watch: Stopwatch,
+        on_progress: Progress,
+        remembered: Remembered | None,
+    ) -> tuple[EncodedVideo, VideoInfo, CacheUse]:
+        """The fused features of the video, from a conversation or the cache where they are there."""
+        if remembered is None:
+            return self._encode_or_fetch(path, sampling, recipe, room, watch, on_progress)
+        known = remembered.watched
+        if known is not None and known.encoded.holds(
+            keep_frames(known.encoded.similarity, recipe, low_cap=room.low_cap)
+        ):
+            return known.encoded, known.info, CacheUse.MEMORY
+        encoded, info, use = self._encode_or_fetch(path, sampling, recipe, room, watch, on_progress)
+        remembered.watched = Watched(encoded, info)
+        return encoded, info, use
+
+    def _encode_or_fetch(
         self,
         path: Path,
         sampling: SamplingOptions,

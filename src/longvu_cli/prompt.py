@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,23 +15,44 @@ from longvu_cli.errors import NotACheckpoint
 SYSTEM = "You are a helpful assistant."
 DESCRIBE = "Describe this video in detail."
 
-# Where the video and the question go while a template is rendered.
+# Where the video, the questions and the answers go while a template is rendered.
 _VIDEO = "<longvu-video-goes-here>"
 _QUESTION = "<longvu-question-goes-here>"
+_ANSWER = "<longvu-answer-goes-here>"
 # A stock Llama 3.2 template writes today's date, which would change the prompt from day to day.
 _PINNED_DATE = "26 Jul 2024"
 _CHATML = (
     f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"
     f"<|im_start|>user\n{_VIDEO}\n{_QUESTION}<|im_end|>\n<|im_start|>assistant\n"
 )
+_CHATML_TURN = f"{_ANSWER}<|im_end|>\n<|im_start|>user\n{_QUESTION}<|im_end|>\n<|im_start|>assistant\n"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question of a conversation, with what was answered.
+
+    Attributes:
+        answer: the generated ids, without the one that ended the turn.
+    """
+
+    question: str
+    answer: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Ids before and after the video."""
+    """Ids around the video.
+
+    Attributes:
+        before: ids before the video.
+        after: ids after it, with the earlier turns of the conversation.
+        asked: what would follow the video if the question were the only one; the relevance of frames is measured by it.
+    """
 
     before: tuple[int, ...]
     after: tuple[int, ...]
+    asked: tuple[int, ...]
 
     @property
     def length(self) -> int:
@@ -56,25 +79,52 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def build_prompt(tokenizer: PreTrainedTokenizerFast, family: LLMFamily, question: str) -> Prompt:
+def build_prompt(
+    tokenizer: PreTrainedTokenizerFast, family: LLMFamily, question: str, *, turns: Sequence[Turn] = ()
+) -> Prompt:
     """Render the conversation and tokenise the text before and after the video separately.
 
     No special token is added at the seam. Special tokens are only those that the template writes: what looks like one
-    in the question is text, so that a question cannot end its own turn.
+    in a question is text, so that a question cannot end its own turn.
+
+    Args:
+        turns: what was said before. Answers go in as the ids that they are, so that nothing is read in another way
+            than it was written.
     """
-    text = _llama_template(tokenizer) if family is LLMFamily.LLAMA else _CHATML
+    text = _llama_template(tokenizer, len(turns)) if family is LLMFamily.LLAMA else _CHATML + _CHATML_TURN * len(turns)
     # The tokenizer's own template trims what the user says.
-    asked = question.rstrip() if family is LLMFamily.LLAMA else question
+    questions = [
+        asked.rstrip() if family is LLMFamily.LLAMA else asked
+        for asked in (*(turn.question for turn in turns), question)
+    ]
     before, _, rest = text.partition(_VIDEO)
-    between, _, after = rest.partition(_QUESTION)
-    spoken = tuple(tokenizer(between + asked, add_special_tokens=False, split_special_tokens=True)["input_ids"])
-    return Prompt(_ids(tokenizer, before), spoken + _ids(tokenizer, after))
+    between, *parts = re.split(f"{_QUESTION}|{_ANSWER}", rest)
+    literals = [_ids(tokenizer, part) for part in parts]
+    after = _spoken(tokenizer, between + questions[0])
+    for number, turn in enumerate(turns):
+        after += literals[2 * number] + turn.answer
+        after += literals[2 * number + 1] + _spoken(tokenizer, questions[number + 1])
+    ending = literals[-1]
+    asked_alone = _spoken(tokenizer, between + questions[-1])
+    return Prompt(_ids(tokenizer, before), after + ending, asked_alone + ending)
 
 
-def _llama_template(tokenizer: PreTrainedTokenizerFast) -> str:
+def fitting_turns(
+    tokenizer: PreTrainedTokenizerFast, family: LLMFamily, turns: Sequence[Turn], room: int
+) -> tuple[Turn, ...]:
+    """The latest turns whose ids, with what the template writes around them, fit into a room; the oldest go first."""
+    alone = build_prompt(tokenizer, family, "").length
+    kept = tuple(turns)
+    while kept and build_prompt(tokenizer, family, "", turns=kept).length - alone > room:
+        kept = kept[1:]
+    return kept
+
+
+def _llama_template(tokenizer: PreTrainedTokenizerFast, turns: int) -> str:
     conversation = [
         {"role": "system", "content": SYSTEM},
         {"role": "user", "content": f"{_VIDEO}\n{_QUESTION}"},
+        *[{"role": "assistant", "content": _ANSWER}, {"role": "user", "content": _QUESTION}] * turns,
     ]
     try:
         text = tokenizer.apply_chat_template(
@@ -83,6 +133,10 @@ def _llama_template(tokenizer: PreTrainedTokenizerFast) -> str:
     except ValueError as error:
         raise NotACheckpoint(f"the tokenizer has no usable chat template: {error}") from error
     return str(text)
+
+
+def _spoken(tokenizer: PreTrainedTokenizerFast, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 
 def _ids(tokenizer: PreTrainedTokenizerFast, text: str) -> tuple[int, ...]:

@@ -33,6 +33,16 @@ def answer_record(command: str, answer: Answer) -> Record:
     }
 
 
+def chat_record(turn: int, answer: Answer) -> Record:
+    """The record of a turn of a conversation: that of an answer, with what the prompt had from before.
+
+    Args:
+        turn: counts from 1 since the conversation began, or was reset.
+    """
+    conversation = {"turn": turn, **asdict(answer.history), "reused_tokens": answer.reused_tokens}
+    return {**answer_record("chat", answer), "conversation": conversation}
+
+
 def compression_record(command: str, compression: Compression, generation: GenerationOptions) -> Record:
     """The record of a compressed video: that of an answer without the answer's fields."""
     record: Record = {"schema_version": SCHEMA_VERSION, "command": command, "video": _video(compression)}

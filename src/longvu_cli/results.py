@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -18,11 +19,15 @@ class FinishReason(StrEnum):
 
 
 class CacheUse(StrEnum):
-    """Whether the video's features came from the feature cache, were put there, or it was not used."""
+    """Whether the video's features came from the feature cache, were put there, or it was not used.
+
+    Within a conversation they are held in memory after the first question.
+    """
 
     HIT = "hit"
     MISS = "miss"
     OFF = "off"
+    MEMORY = "memory"
 
 
 @dataclass(frozen=True)
@@ -95,11 +100,20 @@ class Compression:
 
 
 @dataclass(frozen=True)
+class History:
+    """Earlier turns of a conversation: those that stood in the prompt, and older ones that no longer fitted."""
+
+    turns: int = 0
+    dropped: int = 0
+
+
+@dataclass(frozen=True)
 class Answer:
     """An answer with everything it rests on.
 
     Attributes:
         token_ids: the generated ids, the end id included when it was generated.
+        reused_tokens: tokens of the prompt, the video's among them, that were known from the question before.
     """
 
     text: str
@@ -107,6 +121,8 @@ class Answer:
     finish_reason: FinishReason
     compression: Compression
     generation: GenerationOptions
+    history: History = History()
+    reused_tokens: int = 0
 
     @property
     def question(self) -> str:
@@ -127,3 +143,11 @@ class Chunk:
     text: str
     token_id: int | None
     answer: Answer | None = None
+
+
+def folded(chunks: Iterable[Chunk]) -> Answer:
+    """The answer that a whole stream comes to."""
+    *_, last = chunks
+    if last.answer is None:
+        raise AssertionError("the last chunk carries the answer")
+    return last.answer

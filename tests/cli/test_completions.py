@@ -36,7 +36,20 @@ def test_zsh_can_load_the_script_from_fpath() -> None:
     [
         (
             "longvu ",
-            {"ask", "batch", "cache", "config", "demo", "describe", "doctor", "eval", "models", "stats", "train"},
+            {
+                "ask",
+                "batch",
+                "cache",
+                "chat",
+                "config",
+                "demo",
+                "describe",
+                "doctor",
+                "eval",
+                "models",
+                "stats",
+                "train",
+            },
         ),
         ("longvu ask --dino", {"--dinov2", "--dino-threshold"}),
         ("longvu eval ", {"needle"}),

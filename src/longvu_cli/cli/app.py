@@ -15,6 +15,7 @@ from longvu_cli import __version__
 from longvu_cli.cli.answering import ask, describe
 from longvu_cli.cli.batch import batch
 from longvu_cli.cli.cache import cache_app
+from longvu_cli.cli.chat import chat
 from longvu_cli.cli.config import config_app
 from longvu_cli.cli.config_file import defaults
 from longvu_cli.cli.demo import demo
@@ -76,6 +77,7 @@ app.command("demo")(with_flags(demo))
 app.command("ask")(with_flags(ask))
 app.command("describe")(with_flags(describe))
 app.command("stats")(with_flags(stats))
+app.command("chat")(with_flags(chat))
 app.command("batch")(with_flags(batch))
 app.command("doctor")(with_flags(doctor))
 app.add_typer(train_app, name="train")

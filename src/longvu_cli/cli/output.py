@@ -70,6 +70,11 @@ class Output:
         """Whether bars may move: only for a person at a terminal that can do it."""
         return not self.options.quiet and self._err.isatty() and not self.err_console().is_dumb_terminal
 
+    @property
+    def at_terminal(self) -> bool:
+        """Whether what goes to stderr is seen in a terminal, able or not."""
+        return self._err.isatty()
+
     # --- stdout ---
 
     def answer_text(self, text: str) -> None:
@@ -140,6 +145,12 @@ class Output:
             console = self.err_console()
             for renderable in renderables:
                 console.print(renderable, soft_wrap=not console.is_terminal)
+
+    def show(self, *renderables: object) -> None:
+        """What someone at a terminal has just asked to see, beside the answers."""
+        console = self.err_console()
+        for renderable in renderables:
+            console.print(renderable, soft_wrap=not console.is_terminal)
 
     def error(self, error: LongVUError, *, path: str | None = None) -> None:
         """One sentence and the next thing to try; with ``--json`` a record on stdout."""
