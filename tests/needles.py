@@ -11,7 +11,15 @@ from typing import Any
 from longvu_cli.config import CompressionOptions, GenerationOptions, ModelConfig, SamplingOptions, TemporalReduction
 from longvu_cli.evaluation.needle import Method
 from longvu_cli.results import Answer, CacheUse, Compression, FinishReason, Memory, ModelInfo, Timing
-from longvu_cli.statistics import CompressionStatistics, FrameCounts, FrameStatistics, Regime, Resolution, TokenCounts
+from longvu_cli.statistics import (
+    CompressionStatistics,
+    FrameCounts,
+    FrameStatistics,
+    Regime,
+    Resolution,
+    Timeline,
+    TokenCounts,
+)
 from longvu_cli.video import VideoInfo
 
 CONFIG = ModelConfig.from_file(Path(__file__).parent / "data" / "parity" / "qwen" / "config.json")
@@ -99,7 +107,7 @@ def _compressed(facts: dict[str, Any], seen: bool, sampling: SamplingOptions) ->
         frames=FrameCounts(facts["frames"], len(kept), 0),
         tokens=TokenCounts(facts["frames"] * 144, len(kept) * 144, len(kept) * 64, len(kept) * 64),
         truncated_tokens=3,
-        per_frame=tuple(FrameStatistics(i, i + 1e-4, Resolution.LOW, 0.1, 0.2, 64) for i in kept),
+        per_frame=tuple(FrameStatistics(i, i + 1e-4, Resolution.LOW, 0.1, 0.2, 64, 0) for i in kept),
     )
     return Compression(
         video=VideoInfo("haystack.mp4", float(facts["frames"]), 8, 8, 1.0, 0, "h264", False, ()),
@@ -109,6 +117,7 @@ def _compressed(facts: dict[str, Any], seen: bool, sampling: SamplingOptions) ->
         sampling=sampling,
         recipe=CompressionOptions().resolve(CONFIG),
         kept=tuple(kept),
+        timeline=Timeline((), (), ()),
         notices=(),
         timing=Timing(1.0, 2.0, 0.0, 0.0, 3.0, 0.0, 0.0, 0.5, 1.5, 4.0, 9.75),
         memory=Memory(0, 1),

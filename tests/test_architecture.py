@@ -31,6 +31,7 @@ ALLOWED = {
 ROOMS = (
     "confinement",
     "decoding_server",
+    "evidence",
     "frames",
     "group_decoder",
     "groups",

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from longvu_cli.adaptive_batch import AdaptiveBatch
+from longvu_cli.compression import temporal_reduction
 from longvu_cli.compression.budget import budget
 from longvu_cli.compression.frame_position_encoding import frame_position_encoding
 from longvu_cli.config import (
@@ -30,7 +31,7 @@ from longvu_cli.loading import Modules
 from longvu_cli.pipeline import BATCH, CompressedVideo, Vision, compress, encode
 from longvu_cli.preprocess import square_pixels
 from longvu_cli.prompt import build_prompt
-from longvu_cli.statistics import CompressionStatistics, Regime, Resolution
+from longvu_cli.statistics import CompressionStatistics, Fate, Regime, Resolution
 from longvu_cli.timing import Stopwatch
 from longvu_cli.towers import Tower
 from longvu_cli.video import Video
@@ -149,6 +150,13 @@ def check_sums(run: Run) -> None:
     assert statistics.frames.sampled == len(run.encoded.times) >= statistics.frames.kept
     assert statistics.tokens.dense >= statistics.tokens.after_temporal >= statistics.tokens.after_query
     assert statistics.tokens.after_query >= statistics.tokens.visual + statistics.truncated_tokens
+    assert statistics.truncated_tokens == sum(frame.truncated_tokens or 0 for frame in statistics.per_frame)
+    timeline = run.compressed.timeline
+    assert timeline.times == run.encoded.times
+    assert [i for i, fate in enumerate(timeline.fates) if fate is Fate.KEPT] == run.compressed.kept.tolist()
+    assert [timeline.similarity[frame.index] for frame in statistics.per_frame] == [
+        frame.similarity for frame in statistics.per_frame
+    ]
     assert torch.isfinite(run.tokens).all()
 
 
@@ -206,6 +214,8 @@ def test_the_named_tower_decides_which_frames_stay(modules: Modules, parity: Pat
     kept = [i for i, value in enumerate(wanted) if value < threshold or i in (8, 16 + 7)]
     assert run.compressed.kept.tolist() == kept
     assert 15 <= len(kept) < 30
+    assert {fate for i, fate in enumerate(run.compressed.timeline.fates) if i not in kept} == {Fate.SIMILAR}
+    assert list(run.compressed.timeline.similarity) == pytest.approx(wanted, abs=1e-5)
     assert [frame.similarity for frame in run.statistics.per_frame] == pytest.approx(
         [wanted[i] for i in kept], abs=1e-5
     )
@@ -234,8 +244,25 @@ def test_uniform_keeps_evenly_spaced_frames(modules: Modules, parity: Path) -> N
     run = see(modules, parity / LONGER, options)
     assert run.compressed.kept.tolist() == [int(i * 30 / 12) for i in range(12)]
     assert run.statistics.regime is Regime.MIXED
+    assert run.compressed.timeline.fates.count(Fate.SPACED) == 18
+    assert set(run.compressed.timeline.similarity) == {None}
     assert all(frame.similarity is None for frame in run.statistics.per_frame)
     check_sums(run)
+
+
+def test_what_a_cap_takes_is_told_from_what_is_similar(
+    modules: Modules, parity: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = CompressionOptions(context_length=900, dino_threshold=0.9)
+    whole = see(modules, parity / LONGER, options).compressed
+    monkeypatch.setattr(temporal_reduction, "RELEASED_FRAME_CAP", 3)
+    capped = see(modules, parity / LONGER, options).compressed
+    assert len(capped.kept) == 3 < len(whole.kept)
+    was_kept = [
+        fate for fate, before in zip(capped.timeline.fates, whole.timeline.fates, strict=True) if before == "kept"
+    ]
+    assert (was_kept.count(Fate.KEPT), was_kept.count(Fate.CAPPED)) == (3, len(whole.kept) - 3)
+    assert capped.timeline.fates.count(Fate.SIMILAR) == whole.timeline.fates.count(Fate.SIMILAR)
 
 
 def test_none_keeps_every_frame(modules: Modules, parity: Path) -> None:
@@ -368,6 +395,7 @@ def test_without_spatial_compression_the_end_is_cut_and_counted(modules: Modules
     assert not run.statistics.spatial_compression
     assert run.statistics.visual_budget == run.statistics.tokens.visual == 809  # 9 frames of 84 tokens, and 53 more
     assert [frame.tokens for frame in run.statistics.per_frame] == [*[84] * 9, 53, *[0] * 20]
+    assert [frame.truncated_tokens for frame in run.statistics.per_frame] == [*[0] * 9, 31, *[84] * 20]
     assert run.statistics.tokens.after_query == 30 * 84
     assert run.statistics.truncated_tokens == 30 * 84 - 809
     check_sums(run)

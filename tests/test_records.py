@@ -1,5 +1,5 @@
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +7,11 @@ import pytest
 
 from longvu_cli.config import CompressionOptions, GenerationOptions
 from longvu_cli.errors import NotAVideo
+from longvu_cli.evidence import DroppedSpan, Evidence, Moment, TruncatedSpan
 from longvu_cli.longvu import LongVU
 from longvu_cli.records import answer_record, compression_record, error_record
 from longvu_cli.results import Answer, Compression, Memory, ModelInfo, Timing
-from longvu_cli.statistics import CompressionStatistics, FrameCounts, FrameStatistics, TokenCounts
+from longvu_cli.statistics import CompressionStatistics, Fate, FrameCounts, FrameStatistics, TokenCounts
 from longvu_cli.video import VideoInfo
 
 QUESTION = "Where is the cup?"
@@ -39,7 +40,7 @@ def test_an_answer(answer: Answer) -> None:
     record = answer_record("ask", answer)
     assert list(record) == [
         *("schema_version", "command", "video", "question", "answer", "finish_reason", "token_ids", "model"),
-        *("settings", "compression", "timing_s", "memory", "cache", "notices"),
+        *("settings", "compression", "timing_s", "memory", "cache", "notices", "evidence"),
     ]
     assert (record["schema_version"], record["command"], record["question"]) == (1, "ask", QUESTION)
     assert (record["answer"], record["token_ids"]) == (answer.text, list(answer.token_ids))
@@ -58,6 +59,8 @@ def test_every_field_of_the_results_is_in_the_record(answer: Answer) -> None:
     assert set(record["compression"]["frames"]) == names(FrameCounts)
     assert set(record["compression"]["tokens"]) == names(TokenCounts)
     assert all(set(frame) == names(FrameStatistics) for frame in record["compression"]["per_frame"])
+    assert set(record["evidence"]) == names(Evidence)
+    assert all(set(moment) == names(Moment) | {"clip"} for moment in record["evidence"]["moments"])
     assert names(GenerationOptions) <= set(record["settings"])
     assert names(CompressionOptions) <= set(record["settings"])
 
@@ -76,6 +79,25 @@ def test_every_value_is_that_of_the_result(answer: Answer) -> None:
         assert made == vars(source)
     assert [frame["index"] for frame in record["compression"]["per_frame"]] == list(result.kept)
     assert record["cache"] == {"features": "off"}
+
+
+def test_evidence_with_clips_and_what_was_lost(answer: Answer) -> None:
+    found = answer.compression.evidence(2)
+    lost = replace(
+        found,
+        dropped=(DroppedSpan(1.0, 3.0, 2, Fate.SIMILAR, 0.9, (0.0, 3.0)),),
+        truncated=(TruncatedSpan(4.0, 5.0, 1, 7),),
+    )
+    record = answer_record("ask", answer, lost, [Path("a.mp4"), Path("b.mp4")])["evidence"]
+    assert record["steers"] is True
+    assert record["moments"] == [
+        vars(moment) | {"clip": clip} for moment, clip in zip(found.moments, ("a.mp4", "b.mp4"), strict=True)
+    ]
+    dropped = {"start_s": 1.0, "end_s": 3.0, "frames": 2, "fate": "similar", "similarity": 0.9}
+    assert record["dropped"] == [dropped | {"resembles_s": [0.0, 3.0]}]
+    assert record["truncated"] == [{"start_s": 4.0, "end_s": 5.0, "frames": 1, "tokens": 7}]
+    usual = answer_record("ask", answer)["evidence"]["moments"]
+    assert len(usual) == len(answer.compression.evidence().moments) and usual[0]["clip"] is None
 
 
 def test_the_counts_belong_together(answer: Answer) -> None:

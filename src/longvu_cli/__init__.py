@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from longvu_cli.config import CompressionOptions, DecodingOptions, GenerationOptions, ModelOptions, SamplingOptions
     from longvu_cli.errors import LongVUError
+    from longvu_cli.evidence import Evidence, Moment
     from longvu_cli.longvu import LongVU
     from longvu_cli.results import Answer, Chunk, Compression
     from longvu_cli.weights import Part
@@ -27,10 +28,12 @@ __all__ = [
     "Compression",
     "CompressionOptions",
     "DecodingOptions",
+    "Evidence",
     "GenerationOptions",
     "LongVU",
     "LongVUError",
     "ModelOptions",
+    "Moment",
     "Part",
     "SamplingOptions",
 ]
@@ -41,10 +44,12 @@ _HOMES = {
     "Compression": "results",
     "CompressionOptions": "config",
     "DecodingOptions": "config",
+    "Evidence": "evidence",
     "GenerationOptions": "config",
     "LongVU": "longvu",
     "LongVUError": "errors",
     "ModelOptions": "config",
+    "Moment": "evidence",
     "Part": "weights",
     "SamplingOptions": "config",
 }

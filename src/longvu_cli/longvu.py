@@ -488,6 +488,7 @@ class LongVU:
             sampling=sampling,
             recipe=prepared.recipe,
             kept=tuple(prepared.compressed.kept.tolist()),
+            timeline=prepared.compressed.timeline,
             notices=tuple(self._notices(prepared.video)),
             timing=Timing(
                 load=self._load_seconds,

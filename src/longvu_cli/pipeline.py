@@ -35,7 +35,7 @@ from longvu_cli.compression.budget import Budget, Plan, plan, still_plan
 from longvu_cli.compression.frame_position_encoding import frame_position_encoding
 from longvu_cli.compression.selective_feature_reduction import full_resolution_frames, relevance, spread_frames
 from longvu_cli.compression.spatial_token_compression import cut, fit, keep_tokens
-from longvu_cli.compression.temporal_reduction import keep_frames, may_be_kept, window_similarity
+from longvu_cli.compression.temporal_reduction import keep_frames, may_be_kept, stand_out, window_similarity
 from longvu_cli.config import Recipe, RecipeName, StillMode, TemporalReduction
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.frame_store import FrameStore
@@ -44,9 +44,11 @@ from longvu_cli.prefetch import prefetched
 from longvu_cli.preprocess import square_pixels
 from longvu_cli.statistics import (
     CompressionStatistics,
+    Fate,
     FrameCounts,
     FrameStatistics,
     Resolution,
+    Timeline,
     TokenCounts,
 )
 from longvu_cli.sva import Connector
@@ -84,11 +86,13 @@ class CompressedVideo:
     Attributes:
         tokens: [V, h]; None when the choice of resolutions waits for a question.
         kept: sorted indices of the kept frames among the sampled ones.
+        timeline: every sampled frame.
     """
 
     tokens: torch.Tensor | None
     kept: torch.Tensor
     statistics: CompressionStatistics
+    timeline: Timeline
 
 
 # --- file → fused grids --------------------------------------------------------------------------------------------
@@ -273,6 +277,7 @@ def compress(
             tokens=None,
             kept=kept,
             statistics=_undecided_statistics(encoded, chosen, room, kept, high_crop, low_crop, text_tokens),
+            timeline=_timeline(encoded, kept, recipe),
         )
 
     is_high = torch.full((len(kept),), chosen.base is Resolution.HIGH)
@@ -282,7 +287,7 @@ def compress(
     sequences = _in_order(high, low, is_high)
 
     keep = [torch.ones(len(sequence), dtype=torch.bool) for sequence in sequences]
-    truncated = 0
+    truncated = [0] * len(sequences)
     if chosen.spatial_compression:  # every frame has the same resolution here: none was restored
         stacked = torch.stack(sequences)
         if recipe.spatial_compression:
@@ -291,7 +296,7 @@ def compress(
         else:
             distinct = torch.ones(stacked.shape[:2], dtype=torch.bool)
             fitting = cut(distinct, room.visual_budget)
-        truncated = int(distinct.sum()) - int(fitting.sum())
+        truncated = (distinct.sum(dim=1) - fitting.sum(dim=1)).tolist()
         keep = list(fitting.cpu())
     tokens = torch.cat([sequence[mask.to(sequence.device)] for sequence, mask in zip(sequences, keep, strict=True)])
     per_frame = [int(mask.sum()) for mask in keep]
@@ -310,10 +315,11 @@ def compress(
             after_query=sum(len(sequence) for sequence in sequences),
             visual=len(tokens),
         ),
-        truncated_tokens=truncated,
-        per_frame=_per_frame(encoded, kept, scores, is_high, per_frame),
+        truncated_tokens=sum(truncated),
+        per_frame=_per_frame(encoded, kept, scores, is_high, per_frame, truncated),
     )
-    return CompressedVideo(tokens=tokens, kept=kept, statistics=statistics)
+    timeline = _timeline(encoded, kept, recipe)
+    return CompressedVideo(tokens=tokens, kept=kept, statistics=statistics, timeline=timeline)
 
 
 def _crops(encoded: EncodedVideo, recipe: Recipe) -> tuple[Crop, Crop]:
@@ -354,22 +360,40 @@ def _per_frame(
     scores: torch.Tensor | None,
     is_high: torch.Tensor | None,
     tokens: list[int] | None,
+    truncated: list[int] | None,
 ) -> tuple[FrameStatistics, ...]:
     relevances = [None] * len(kept) if scores is None else scores.tolist()
     rows = []
     for position, index in enumerate(kept.tolist()):
-        similarity = float(encoded.similarity[index])
         rows.append(
             FrameStatistics(
                 index=index,
                 time_s=encoded.times[index],
                 resolution=(None if is_high is None else Resolution.HIGH if is_high[position] else Resolution.LOW),
                 relevance=relevances[position],
-                similarity=None if np.isnan(similarity) else similarity,
+                similarity=_known(float(encoded.similarity[index])),
                 tokens=None if tokens is None else tokens[position],
+                truncated_tokens=None if truncated is None else truncated[position],
             )
         )
     return tuple(rows)
+
+
+def _known(similarity: float) -> float | None:
+    return None if np.isnan(similarity) else similarity
+
+
+def _timeline(encoded: EncodedVideo, kept: torch.Tensor, recipe: Recipe) -> Timeline:
+    spaced = recipe.temporal_reduction is TemporalReduction.UNIFORM
+    stands_out = stand_out(encoded.similarity, recipe).tolist()
+    fates = [Fate.SPACED if spaced else Fate.CAPPED if stands else Fate.SIMILAR for stands in stands_out]
+    for index in kept.tolist():
+        fates[index] = Fate.KEPT
+    return Timeline(
+        times=encoded.times,
+        similarity=tuple(map(_known, encoded.similarity.tolist())),
+        fates=tuple(fates),
+    )
 
 
 def _undecided_statistics(
@@ -396,5 +420,5 @@ def _undecided_statistics(
             visual=visual,
         ),
         truncated_tokens=0,
-        per_frame=_per_frame(encoded, kept, None, None, None),
+        per_frame=_per_frame(encoded, kept, None, None, None, None),
     )

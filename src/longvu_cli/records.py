@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longvu_cli.config import GenerationOptions
 from longvu_cli.errors import LongVUError
 
 if TYPE_CHECKING:
+    from longvu_cli.evidence import Evidence
     from longvu_cli.results import Answer, Compression
 
 SCHEMA_VERSION = 1
@@ -16,8 +19,13 @@ SCHEMA_VERSION = 1
 Record = dict[str, Any]
 
 
-def answer_record(command: str, answer: Answer) -> Record:
-    """The record of an answered question."""
+def answer_record(command: str, answer: Answer, found: Evidence | None = None, clips: Sequence[Path] = ()) -> Record:
+    """The record of an answered question.
+
+    Args:
+        found: its evidence; None: the usual number of moments.
+        clips: of the moments, where they were written.
+    """
     compression = answer.compression
     return {
         "schema_version": SCHEMA_VERSION,
@@ -30,6 +38,7 @@ def answer_record(command: str, answer: Answer) -> Record:
         "model": _model(compression),
         "settings": _settings(compression, answer.generation),
         **_measured(compression),
+        "evidence": _evidence(compression, found, clips),
     }
 
 
@@ -43,13 +52,19 @@ def chat_record(turn: int, answer: Answer) -> Record:
     return {**answer_record("chat", answer), "conversation": conversation}
 
 
-def compression_record(command: str, compression: Compression, generation: GenerationOptions) -> Record:
+def compression_record(
+    command: str,
+    compression: Compression,
+    generation: GenerationOptions,
+    found: Evidence | None = None,
+    clips: Sequence[Path] = (),
+) -> Record:
     """The record of a compressed video: that of an answer without the answer's fields."""
     record: Record = {"schema_version": SCHEMA_VERSION, "command": command, "video": _video(compression)}
     if compression.question is not None:
         record["question"] = compression.question
     record |= {"model": _model(compression), "settings": _settings(compression, generation)}
-    return record | _measured(compression)
+    return record | _measured(compression) | {"evidence": _evidence(compression, found, clips)}
 
 
 def error_record(error: LongVUError, *, path: str | None = None) -> Record:
@@ -105,4 +120,15 @@ def _measured(compression: Compression) -> Record:
         "memory": asdict(compression.memory),
         "cache": {"features": compression.cache.value},
         "notices": list(compression.notices),
+    }
+
+
+def _evidence(compression: Compression, found: Evidence | None, clips: Sequence[Path]) -> Record:
+    made = asdict(compression.evidence() if found is None else found)
+    paths = [*map(str, clips), *[None] * len(made["moments"])]
+    return {
+        "steers": made["steers"],
+        "moments": [{**moment, "clip": path} for moment, path in zip(made["moments"], paths, strict=False)],
+        "dropped": [{**span, "resembles_s": list(span["resembles_s"])} for span in made["dropped"]],
+        "truncated": list(made["truncated"]),
     }

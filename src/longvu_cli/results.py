@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from longvu_cli.config import GenerationOptions, Recipe, SamplingOptions
-from longvu_cli.statistics import CompressionStatistics
+from longvu_cli.evidence import Evidence, find_evidence
+from longvu_cli.moments import USUAL_MOMENTS
+from longvu_cli.statistics import CompressionStatistics, Timeline
 from longvu_cli.video import VideoInfo
 
 
@@ -82,6 +84,7 @@ class Compression:
     Attributes:
         sampling, recipe: the settings it was made with.
         kept: the kept frames' numbers among the sampled ones.
+        timeline: every sampled frame, kept or not.
         notices: what a user should know about how it was made (smaller batches after running out of memory), or of what
             the model knows (the tiny one only the world that it was trained in).
     """
@@ -93,10 +96,15 @@ class Compression:
     sampling: SamplingOptions
     recipe: Recipe
     kept: tuple[int, ...]
+    timeline: Timeline
     notices: tuple[str, ...]
     timing: Timing
     memory: Memory
     cache: CacheUse
+
+    def evidence(self, count: int = USUAL_MOMENTS) -> Evidence:
+        """The moments with the highest relevance for the question, ``count`` at most, and what was not seen."""
+        return find_evidence(self.statistics, self.timeline, self.recipe, step_s=1 / self.sampling.fps, count=count)
 
 
 @dataclass(frozen=True)

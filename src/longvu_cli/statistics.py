@@ -14,6 +14,22 @@ class Regime(StrEnum):
     SPATIAL = "spatial"
 
 
+class Fate(StrEnum):
+    """What temporal reduction made of a sampled frame.
+
+    Attributes:
+        KEPT: it stays.
+        SIMILAR: it went because it is too similar to its window (paper, §3.1).
+        CAPPED: it stands out from its window, and went because only so many frames may stay.
+        SPACED: it went because evenly spaced frames were asked for.
+    """
+
+    KEPT = "kept"
+    SIMILAR = "similar"
+    CAPPED = "capped"
+    SPACED = "spaced"
+
+
 class Resolution(StrEnum):
     """Which grid a kept frame is read at."""
 
@@ -58,6 +74,7 @@ class FrameStatistics:
         relevance: score for the question (paper, eq. 1); None without a question.
         similarity: mean cosine similarity within the window (paper, §3.1); None where it was not computed.
         tokens: visual tokens that the language model reads of it; None as for ``resolution``.
+        truncated_tokens: tokens of it that were cut only because the budget was full; None as for ``resolution``.
     """
 
     index: int
@@ -66,6 +83,7 @@ class FrameStatistics:
     relevance: float | None
     similarity: float | None
     tokens: int | None
+    truncated_tokens: int | None
 
 
 @dataclass(frozen=True)
@@ -89,3 +107,18 @@ class CompressionStatistics:
     tokens: TokenCounts
     truncated_tokens: int
     per_frame: tuple[FrameStatistics, ...]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Every sampled frame, kept or not; the three have one length.
+
+    Attributes:
+        times: presentation times, in seconds after the first frame of the file.
+        similarity: mean cosine similarity within the window; None where it was not computed.
+        fates: what became of them.
+    """
+
+    times: tuple[float, ...]
+    similarity: tuple[float | None, ...]
+    fates: tuple[Fate, ...]

@@ -72,6 +72,21 @@ PER_FRAME = {
     "relevance": float,
     "similarity": float,
     "tokens": int,
+    "truncated_tokens": int,
+}
+MOMENT = {
+    **dict.fromkeys(("start_s", "end_s", "peak_s", "relevance", "token_share"), float),
+    **dict.fromkeys(("first_frame", "last_frame", "peak_frame", "frames", "high_resolution", "tokens"), int),
+    "resolution": str,
+    "deviations": NULLABLE_NUMBER,
+    "clip": (str, type(None)),
+}
+DROPPED = {
+    **dict.fromkeys(("start_s", "end_s"), float),
+    "frames": int,
+    "fate": str,
+    "similarity": NULLABLE_NUMBER,
+    "resembles_s": list,
 }
 STAGES = ("load", "decode", "preprocess", "dinov2", "siglip", "connector", "compression", "prefill", "generate")
 TIMING = dict.fromkeys((*STAGES, "first_token", "total"), float)
@@ -140,7 +155,7 @@ def test_json_is_one_line_with_every_field(longvu: Longvu, qwen: LongVU, clip: P
     record = one_record(ran.out)
     assert set(record) == {
         *("schema_version", "command", "video", "question", "answer", "finish_reason", "token_ids", "model"),
-        *("settings", "compression", "timing_s", "memory", "cache", "notices"),
+        *("settings", "compression", "timing_s", "memory", "cache", "notices", "evidence"),
     }
     assert record["schema_version"] == 1
     assert record["command"] == "ask"
@@ -174,6 +189,13 @@ def test_json_is_one_line_with_every_field(longvu: Longvu, qwen: LongVU, clip: P
     assert_has(record["memory"], {"peak_device_bytes": int, "peak_host_bytes": int})
     assert record["memory"]["peak_host_bytes"] > 50e6
     assert record["cache"] == {"features": "miss"}
+    assert set(record["evidence"]) == {"steers", "moments", "dropped", "truncated"}
+    assert (record["evidence"]["steers"], record["evidence"]["dropped"], record["evidence"]["truncated"]) == (
+        *(False, [], []),
+    )
+    assert 1 <= len(record["evidence"]["moments"]) <= 3
+    for moment in record["evidence"]["moments"]:
+        assert_has(moment, MOMENT)
 
 
 def test_an_end_id_is_among_the_token_ids_and_not_in_the_answer(
@@ -267,6 +289,100 @@ def test_saved_frames_are_upright(longvu: Longvu, tmp_path: Path) -> None:
     assert pixels.shape == (72, 128, 3)
     assert corners_of(pixels) == UPRIGHT
     assert number_of(pixels) == 1
+
+
+# --- evidence ------------------------------------------------------------------------------------------------------
+
+
+def test_evidence_follows_the_answer_on_stderr(longvu: Longvu, busy: Path) -> None:
+    ran = longvu("ask", busy, QUESTION, SHORT, "--context-length=900", "--evidence", "2")
+    assert ran.code == 0 and ran.out.count("\n") == 1
+    record = json.loads(longvu("ask", busy, QUESTION, SHORT, "--context-length=900", "--json", "--evidence=2").out)
+    lines = ran.err.splitlines()
+    assert lines[0] == "moments with the highest relevance for the question"
+    found = record["evidence"]["moments"]
+    assert record["evidence"]["steers"] and len(found) == 2
+    rows = [line.split() for line in lines[2:4]]
+    assert [row[0] for row in rows] == ["1", "2"]
+    for row, moment in zip(rows, found, strict=True):
+        assert f"{moment['relevance']:.4g}" in row
+        assert f"{moment['tokens']:,}" in row and f"{moment['token_share']:.1%}" in row
+    assert found[0]["relevance"] == max(frame["relevance"] for frame in record["compression"]["per_frame"])
+    assert "not seen" in lines and any(line.startswith("frames ") for line in lines)
+
+
+def test_where_the_score_steers_nothing_it_says_so(longvu: Longvu, clip: Path) -> None:
+    ran = longvu("ask", clip, QUESTION, SHORT, "--evidence", "--no-stats")
+    assert ran.code == 0
+    assert "(a diagnostic: it decided nothing, every frame is read at full resolution)" in ran.err
+    assert "nothing: every sampled frame was kept" in ran.err
+    assert "frames  6 sampled" not in ran.err
+
+
+def test_what_was_dropped_is_told(longvu: Longvu, busy: Path) -> None:
+    flags = ("--context-length=500", "--temporal-reduction=uniform", "--evidence=1")
+    record = json.loads(longvu("ask", busy, QUESTION, SHORT, *flags, "--json").out)
+    for span in record["evidence"]["dropped"]:
+        assert_has(span, DROPPED)
+    frames = record["compression"]["frames"]
+    dropped = sum(span["frames"] for span in record["evidence"]["dropped"])
+    assert dropped == frames["sampled"] - frames["kept"] > 0
+    told = longvu("ask", busy, QUESTION, SHORT, *flags).err
+    assert f"{dropped} of {frames['sampled']} sampled frames" in told
+    assert "evenly spaced frames were asked for" in told
+
+
+@pytest.mark.parametrize("place", ["before", "between", "after", "end"])
+def test_the_number_of_moments_may_be_left_out(longvu: Longvu, clip: Path, place: str) -> None:
+    words = [str(clip), QUESTION, SHORT, "--json", "-q"]
+    at = {"before": 0, "between": 1, "after": 2, "end": 5}[place]
+    ran = longvu("ask", *words[:at], "--evidence", *words[at:])
+    assert ran.code == 0
+    assert len(one_record(ran.out)["evidence"]["moments"]) <= 3
+
+
+@pytest.mark.parametrize("count", ["0", "-1"])
+def test_a_number_of_moments_that_is_none_is_refused(longvu: Longvu, clip: Path, count: str) -> None:
+    ran = longvu("ask", clip, QUESTION, "--evidence", count)
+    assert (ran.code, ran.out) == (2, "")
+    assert "--evidence" in ran.err
+
+
+def test_evidence_and_quiet_contradict_each_other(longvu: Longvu, clip: Path, loads: list[str]) -> None:
+    for command in ("ask", "stats"):
+        ran = longvu(command, clip, QUESTION, "--evidence", "-q")
+        assert (ran.code, ran.out, loads) == (2, "", [])
+        assert "--quiet leaves --evidence nothing to say" in ran.err
+
+
+def test_clips_and_frames_together(longvu: Longvu, clip: Path, tmp_path: Path) -> None:
+    flags = ("--clip", tmp_path / "clips", "--save-frames", tmp_path / "frames", "--evidence=1")
+    ran = longvu("ask", clip, QUESTION, SHORT, *flags, "--json", "--no-stats")
+    assert ran.code == 0
+    record = one_record(ran.out)
+    (moment,) = record["evidence"]["moments"]
+    assert [str(path) for path in (tmp_path / "clips").iterdir()] == [moment["clip"]]
+    assert (tmp_path / "frames" / f"{moment['peak_frame']:06}.png").is_file()
+    assert f"longvu: clip written: {moment['clip']}\n" in ran.err
+    before = Path(moment["clip"]).read_bytes()
+    again = one_record(longvu("ask", clip, QUESTION, SHORT, *flags, "--json", "-q").out)["evidence"]["moments"][0]
+    assert again["clip"] != moment["clip"]
+    assert Path(moment["clip"]).read_bytes() == before
+
+
+def test_a_folder_for_clips_that_cannot_be_made_is_noticed_first(
+    longvu: Longvu, clip: Path, tmp_path: Path, loads: list[str]
+) -> None:
+    (tmp_path / "file").touch()
+    ran = longvu("ask", clip, QUESTION, "--clip", tmp_path / "file")
+    assert (ran.code, ran.out, loads) == (2, "", [])
+    assert "clips cannot be written" in ran.err
+
+
+def test_a_picture_has_no_clips(longvu: Longvu, tmp_path: Path) -> None:
+    ran = longvu("ask", STILL, QUESTION, SHORT, "--clip", tmp_path)
+    assert ran.code == 0
+    assert "a picture has no clips" in ran.err and list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_for_frames_that_cannot_be_made_leaves_one_record(longvu: Longvu, clip: Path, tmp_path: Path) -> None:

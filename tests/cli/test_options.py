@@ -8,7 +8,7 @@ import typer
 
 from cli.conftest import Longvu
 from cli.running import QUESTION
-from longvu_cli.cli.options import parse_time
+from longvu_cli.cli.options import parse_time, with_usual_values
 from longvu_cli.config import ModelOptions
 from longvu_cli.errors import HubUnreachable
 from longvu_cli.longvu import LongVU
@@ -34,6 +34,23 @@ def test_every_shared_option_is_there(longvu: Longvu, command: str) -> None:
     assert (ran.code, ran.err) == (0, "")
     assert SHARED - options_in(ran.out) == set()
     assert longvu(command, "-h").out == ran.out
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("ask a.mp4 Where? --evidence", "ask a.mp4 Where? --evidence=3"),
+        ("ask --evidence a.mp4 Where?", "ask --evidence=3 a.mp4 Where?"),
+        ("ask --evidence 5 a.mp4 Where?", "ask --evidence 5 a.mp4 Where?"),
+        ("ask --evidence=5 a.mp4", "ask --evidence=5 a.mp4"),
+        ("ask --evidence -1 a.mp4", "ask --evidence -1 a.mp4"),
+        ("ask --evidence --json", "ask --evidence=3 --json"),
+        ("ask -- a.mp4 --evidence", "ask -- a.mp4 --evidence"),
+        ("", ""),
+    ],
+)
+def test_a_number_of_moments_that_is_left_out(words: str, completed: str) -> None:
+    assert with_usual_values(words.split()) == completed.split()
 
 
 @pytest.mark.parametrize(

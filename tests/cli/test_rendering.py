@@ -1,10 +1,11 @@
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from longvu_cli.cli.rendering import STRIP_WIDTH, clock, stats, summary
+from longvu_cli.cli.rendering import STRIP_WIDTH, clock, evidence_told, stats, summary
 from longvu_cli.config import (
     Anchor,
     Orientation,
@@ -17,10 +18,12 @@ from longvu_cli.config import (
 from longvu_cli.results import CacheUse, Compression, Memory, ModelInfo, Timing
 from longvu_cli.statistics import (
     CompressionStatistics,
+    Fate,
     FrameCounts,
     FrameStatistics,
     Regime,
     Resolution,
+    Timeline,
     TokenCounts,
 )
 from longvu_cli.video import VideoInfo
@@ -32,7 +35,7 @@ def compression(
     fates: dict[int, Resolution | None], sampled: int, *, video: dict[str, Any] | None = None, **changes: Any
 ) -> Compression:
     """A compression whose kept frames have these resolutions."""
-    frames = tuple(FrameStatistics(index, float(index), kind, 0.1, 0.2, 84) for index, kind in fates.items())
+    frames = tuple(FrameStatistics(index, float(index), kind, 0.1, 0.2, 84, 0) for index, kind in fates.items())
     high = sum(kind is HIGH for kind in fates.values())
     statistics = CompressionStatistics(
         regime=Regime.MIXED,
@@ -70,6 +73,7 @@ def compression(
         sampling=SamplingOptions(),
         recipe=recipe,
         kept=tuple(fates),
+        timeline=timeline(fates, sampled),
         notices=(),
         timing=Timing(1.0, 2.0, 0.01, 0.0, 3.25, 0.0, 0.0, 0.5, 1.5, 4.0, 9.75),
         memory=Memory(0, 1),
@@ -77,6 +81,12 @@ def compression(
     )
     own = {name: changes.pop(name) for name in list(changes) if hasattr(statistics, name)}
     return dataclasses.replace(made, statistics=dataclasses.replace(statistics, **own), **changes)
+
+
+def timeline(kept: Collection[int], sampled: int) -> Timeline:
+    """The frames that were not kept are too similar."""
+    fates = tuple(Fate.KEPT if index in kept else Fate.SIMILAR for index in range(sampled))
+    return Timeline(tuple(map(float, range(sampled))), (0.9,) * sampled, fates)
 
 
 def shown(*renderables: object) -> list[str]:
@@ -211,3 +221,66 @@ def test_steps_that_were_left_out_are_named() -> None:
     lines = shown(stats(spread))
     assert any(line.startswith("full resolution, evenly spread ") for line in lines)
     assert "regime    mixed: full resolution evenly spread, low elsewhere" in lines
+
+
+# --- evidence -------------------------------------------------------------------------------------------------------
+
+
+def scored(made: Compression, scores: dict[int, float], cut: dict[int, int] | None = None) -> Compression:
+    """The same with these relevances, and tokens that were cut; the others score 0."""
+    frames = tuple(
+        dataclasses.replace(
+            frame, relevance=scores.get(frame.index, 0.0), truncated_tokens=(cut or {}).get(frame.index, 0)
+        )
+        for frame in made.statistics.per_frame
+    )
+    statistics = dataclasses.replace(made.statistics, per_frame=frames, truncated_tokens=sum((cut or {}).values()))
+    return dataclasses.replace(made, statistics=statistics)
+
+
+def told(made: Compression, count: int = 3) -> list[str]:
+    return shown(evidence_told(made, made.evidence(count)))
+
+
+def test_evidence_as_people_read_it() -> None:
+    fates: dict[int, Resolution | None] = dict.fromkeys(range(0, 80, 8), LOW) | {16: HIGH, 24: HIGH}
+    assert told(scored(compression(fates, 80), {16: 12.25, 24: 9.5, 64: 3.0}), count=2) == [
+        "moments with the highest relevance for the question",
+        "    time          peak   score   above mean   frames   read at   tokens   of all",
+        "1   0:16 – 0:25   0:16   12.25       +2.3 σ    16–24      full      168    20.0%",
+        "2   1:04 – 1:05   1:04       3       +0.1 σ       64       low       84    10.0%",
+        "",
+        "not seen",
+        "70 of 80 sampled frames, in 10 stretches, the 5 longest:",
+        "  0:01 – 0:08  7 frames, like 0:00, 0:08 (similarity 0.90)",
+        "  0:09 – 0:16  7 frames, like 0:08 (similarity 0.90)",
+        "  0:17 – 0:24  7 frames, like 0:16, 0:24 (similarity 0.90)",
+        "  0:25 – 0:32  7 frames, like 0:24 (similarity 0.90)",
+        "  0:33 – 0:40  7 frames, like 0:32, 0:40 (similarity 0.90)",
+    ]
+
+
+def test_a_moment_of_both_resolutions_says_so() -> None:
+    made = scored(compression({0: LOW, 1: HIGH, 2: LOW, 3: LOW, 4: LOW, 5: LOW}, 6), {1: 9, 2: 8})
+    assert "   1 of 2 full      168   " in told(made)[2]
+
+
+def test_nothing_that_was_not_seen() -> None:
+    lines = told(scored(compression({0: HIGH, 1: HIGH}, 2, regime=Regime.ALL_HIGH), {0: 1.0}))
+    assert lines[1] == "(a diagnostic: it decided nothing, every frame is read at full resolution)"
+    assert lines[-2:] == ["not seen", "nothing: every sampled frame was kept, and no token cut for lack of room"]
+
+
+def test_what_was_cut() -> None:
+    made = scored(compression({0: LOW, 1: HIGH, 2: LOW, 3: LOW}, 4), {1: 9}, cut={1: 5, 2: 1200})
+    assert told(made)[-3:] == [
+        "not seen",
+        "1,205 tokens, cut for lack of room, in 1 stretch:",
+        "  0:01 – 0:03  1,205 tokens of 2 frames",
+    ]
+
+
+def test_full_resolution_that_is_evenly_spread_makes_the_score_a_diagnostic() -> None:
+    made = scored(compression({0: LOW, 1: HIGH}, 2), {1: 9})
+    spread = dataclasses.replace(made, recipe=dataclasses.replace(made.recipe, query_guided=False))
+    assert told(spread)[1] == "(a diagnostic: it decided nothing, full resolution is evenly spread)"

@@ -69,6 +69,18 @@ def test_the_record_is_that_of_ask_without_the_answer(longvu: Longvu, busy: Path
     assert [shown["timing_s"][stage] for stage in ("prefill", "generate", "first_token")] == [0, 0, 0]
 
 
+def test_evidence_goes_to_stderr_and_needs_a_question(longvu: Longvu, busy: Path, loads: list[str]) -> None:
+    plain, told = (longvu("stats", busy, QUESTION, MIXED, *flags) for flags in ((), ("--evidence", 1)))
+    assert told.code == 0
+    assert told.out.splitlines()[:-1] == plain.out.splitlines()[:-1]  # the last has the seconds
+    assert told.err.startswith("moments with the highest relevance for the question\n")
+    loads.clear()
+    for flags in (("--evidence",), ("--clip", busy.parent)):
+        ran = longvu("stats", busy, *flags)
+        assert (ran.code, ran.out, loads) == (2, "", [])
+        assert "need a question" in ran.err
+
+
 def test_no_stats_leaves_nothing_to_print(longvu: Longvu, busy: Path) -> None:
     ran = longvu("stats", busy, "--no-stats")
     assert (ran.code, ran.out) == (2, "")

@@ -10,13 +10,22 @@ import typer
 
 from longvu_cli.cli.errors import OK, SOME_FAILED, exit_code
 from longvu_cli.cli.loading import load_model
-from longvu_cli.cli.options import AnswerFlags, CacheFlags, CompressionFlags, ModelFlags, SummaryFlags, VideoFlags
+from longvu_cli.cli.options import (
+    AnswerFlags,
+    CacheFlags,
+    CompressionFlags,
+    EvidenceFlags,
+    ModelFlags,
+    SummaryFlags,
+    VideoFlags,
+)
 from longvu_cli.cli.output import Output
 from longvu_cli.cli.text import spoken
 from longvu_cli.config import CompressionOptions, DecodingOptions, GenerationOptions, SamplingOptions
 from longvu_cli.errors import LongVUError, UsageError
 
 if TYPE_CHECKING:
+    from longvu_cli.evidence import Evidence
     from longvu_cli.longvu import LongVU
     from longvu_cli.results import Answer, Compression
 
@@ -33,6 +42,9 @@ SaveFrames = Annotated[
 ]
 
 
+_NO_EVIDENCE = EvidenceFlags()
+
+
 def ask(
     output: Output,
     video: Annotated[str, typer.Argument(help="A video file, or a picture.", metavar="VIDEO")],
@@ -44,20 +56,24 @@ def ask(
     compression: CompressionFlags,
     cache: CacheFlags,
     answer: AnswerFlags,
+    evidence: EvidenceFlags,
     summary: SummaryFlags,
 ) -> int:
     """Answer a question about a video.
 
-    The answer streams to stdout; a summary of what was kept of the video follows on stderr.
+    The answer streams to stdout; a summary of what was kept of the video follows on stderr, with --evidence after the
+    moments that matter most for the question, and what the model did not see.
     """
+    evidence.verify(output.options)
     question = spoken(question)
     if not question.strip():
         raise UsageError("the question is empty", hint="use `longvu describe` for a description")
     settings = moments.options(), compression.options(), answer.options()
     require_video(video, settings[0], moments.decoding())
     require_folder(save_frames)
+    require_clips(evidence.clip)
     loaded = load_model(model, "ANSWER", output, cache, moments.decoding())
-    _answer(loaded, "ask", video, question, settings, moments, save_frames, output)
+    _answer(loaded, "ask", video, question, settings, moments, save_frames, output, evidence)
     return OK
 
 
@@ -144,6 +160,40 @@ def write_frames(
     output.note(f"{len(written)} frames written to {folder}")
 
 
+def require_clips(folder: Path | None) -> None:
+    """The same for clips."""
+    if folder is not None:
+        from longvu_cli.clips import require_clip_folder
+
+        require_clip_folder(folder)
+
+
+def tell_evidence(
+    video: str, compression: Compression, wanted: EvidenceFlags, decoding: DecodingOptions, output: Output
+) -> tuple[Evidence, list[Path]]:
+    """Say what a result rests on, and write clips of it, as far as that is wanted.
+
+    Returns:
+        The evidence, and the clips of its moments.
+    """
+    from longvu_cli.cli.rendering import evidence_told
+
+    found = compression.evidence(wanted.moments)
+    if wanted.wanted:
+        output.explanation(evidence_told(compression, found), "")
+    if wanted.clip is None:
+        return found, []
+    if compression.video.is_still:
+        output.warning(f"{video}: a picture has no clips")
+        return found, []
+    from longvu_cli.clips import write_clip
+
+    clips = [write_clip(video, moment, wanted.clip, decoding) for moment in found.moments]
+    for clip in clips:
+        output.note(f"clip written: {clip}")
+    return found, clips
+
+
 def _answer(
     loaded: LongVU,
     command: str,
@@ -153,6 +203,7 @@ def _answer(
     moments: VideoFlags,
     frames_to: Path | None,
     output: Output,
+    wanted: EvidenceFlags = _NO_EVIDENCE,
 ) -> None:
     """Stream one answer, then say what it rests on. The record comes last: it says that all went well."""
     from longvu_cli.cli.rendering import summary
@@ -177,5 +228,6 @@ def _answer(
     tell(video, answer.compression, output)
     if frames_to is not None:
         write_frames(video, sampling, moments.decoding(), answer.compression.kept, frames_to, output)
+    found, clips = tell_evidence(video, answer.compression, wanted, moments.decoding(), output)
     output.summary(summary(answer.compression))
-    output.record(answer_record(command, answer))
+    output.record(answer_record(command, answer, found, clips))

@@ -23,7 +23,7 @@ from longvu_cli.cli.doctor import doctor
 from longvu_cli.cli.errors import run
 from longvu_cli.cli.evaluate import eval_app
 from longvu_cli.cli.models import models_app
-from longvu_cli.cli.options import with_flags
+from longvu_cli.cli.options import with_flags, with_usual_values
 from longvu_cli.cli.output import Output, OutputOptions
 from longvu_cli.cli.statistics import stats
 from longvu_cli.cli.train import train_app
@@ -122,7 +122,7 @@ def _open_missing_streams() -> None:
 
 def _start() -> int:
     try:
-        code = app(standalone_mode=False, prog_name="longvu")
+        code = app(with_usual_values(sys.argv[1:]), standalone_mode=False, prog_name="longvu")
     except typer.TyperException as error:
         raise UsageError(error.format_message(), hint="see `longvu COMMAND --help`") from error
     return code if isinstance(code, int) else 0

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -31,7 +32,8 @@ from longvu_cli.config import (
     StillMode,
     TemporalReduction,
 )
-from longvu_cli.moments import seconds_of
+from longvu_cli.errors import UsageError
+from longvu_cli.moments import USUAL_MOMENTS, seconds_of
 
 
 def _option(name: str, *more: str, help: str, panel: str, **settings: Any) -> Any:
@@ -236,6 +238,56 @@ class SummaryFlags:
     stats: Annotated[
         bool, _option("--stats/--no-stats", panel=_OUTPUT, help="The compression summary after the answer.")
     ] = True
+
+
+_EVIDENCE = "--evidence"
+
+
+@dataclass(frozen=True)
+class EvidenceFlags:
+    """Which moments an answer rests on, and clips of them."""
+
+    evidence: Annotated[
+        int | None,
+        _option(
+            _EVIDENCE,
+            panel=_OUTPUT,
+            metavar="[N]",
+            min=1,
+            help=f"List the N moments [{USUAL_MOMENTS}] with the highest relevance, and what was not seen.",
+        ),
+    ] = None
+    clip: Annotated[
+        Path | None,
+        _option("--clip", panel=_OUTPUT, metavar="DIR", help="Write a short clip of each of these moments there."),
+    ] = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether evidence is asked for."""
+        return self.evidence is not None or self.clip is not None
+
+    @property
+    def moments(self) -> int:
+        """How many moments."""
+        return USUAL_MOMENTS if self.evidence is None else self.evidence
+
+    def verify(self, output: OutputOptions) -> None:
+        """Refuse what would show nothing to anybody."""
+        if self.evidence is not None and output.quiet and not output.json:
+            raise UsageError("--quiet leaves --evidence nothing to say", hint="leave one of them out, or add --json")
+
+
+def with_usual_values(arguments: Sequence[str]) -> list[str]:
+    """Give options their value where it was left out, which Typer's cannot be: ``--evidence``, by a number only."""
+    completed: list[str] = []
+    for number, word in enumerate(arguments):
+        if word == "--":
+            return [*completed, *arguments[number:]]
+        following = arguments[number + 1] if number + 1 < len(arguments) else ""
+        bare = word == _EVIDENCE and not following.lstrip("-").isdecimal()
+        completed.append(f"{word}={USUAL_MOMENTS}" if bare else word)
+    return completed
 
 
 Body = Callable[..., int]

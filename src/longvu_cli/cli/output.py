@@ -141,7 +141,12 @@ class Output:
 
     def summary(self, *renderables: object) -> None:
         """The statistics after an answer."""
-        if self.options.stats and not self.options.quiet:
+        if self.options.stats:
+            self.explanation(*renderables)
+
+    def explanation(self, *renderables: object) -> None:
+        """What was asked for besides an answer."""
+        if not self.options.quiet:
             console = self.err_console()
             for renderable in renderables:
                 console.print(renderable, soft_wrap=not console.is_terminal)

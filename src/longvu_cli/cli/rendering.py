@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from longvu_cli.config import RecipeName, TemporalReduction
+from longvu_cli.evidence import DroppedSpan, Evidence, Moment, TruncatedSpan
+from longvu_cli.moments import clock
 from longvu_cli.results import Compression, Timing
-from longvu_cli.statistics import FrameStatistics, Regime, Resolution
+from longvu_cli.statistics import Fate, FrameStatistics, Regime, Resolution
 
 STRIP_WIDTH = 64
 _LEVELS = " ▁▂▃▄▅▆▇█"
@@ -183,16 +186,6 @@ def _meaning(compression: Compression) -> str:
     return _REGIMES[regime]
 
 
-def clock(seconds: float) -> str:
-    """``1:05``, ``1:01:05``; below a minute with a decimal, ``0:05.2``, where there is one."""
-    whole = int(seconds)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    if hours:
-        return f"{hours}:{minutes:02}:{rest:02}"
-    tenths = int(seconds * 10) % 10
-    return f"{minutes}:{rest:02}" + (f".{tenths}" if whole < 60 and tenths else "")
-
-
 def _seconds(timing: Timing) -> str:
     """The stages that took long enough to matter, the total, and beside it the load, which it does not count."""
     apart = ("load", "total", "first_token")
@@ -203,3 +196,110 @@ def _seconds(timing: Timing) -> str:
 
 def _share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}"
+
+
+# --- evidence -------------------------------------------------------------------------------------------------------
+
+# Of what was dropped or cut, how many stretches are told one by one, the longest first.
+_SPANS = 5
+_DIAGNOSTIC = {
+    Regime.ALL_HIGH: "every frame is read at full resolution",
+    Regime.MIXED: "every frame is read at the same resolution",
+    Regime.SPATIAL: "every frame is read at the same resolution",
+}
+_WHY_DROPPED = {
+    Fate.SIMILAR: "too similar",
+    Fate.CAPPED: "only so many frames may stay",
+    Fate.SPACED: "evenly spaced frames were asked for",
+}
+
+
+def evidence_told(compression: Compression, found: Evidence) -> Group:
+    """The moments with the highest relevance, and what was not seen."""
+    return Group(*_moments_told(compression, found), Text(), *_unseen_told(compression, found))
+
+
+def _moments_told(compression: Compression, found: Evidence) -> Iterator[RenderableType]:
+    yield Text("moments with the highest relevance for the question", style="bold")
+    if not found.steers:
+        yield Text(f"(a diagnostic: it decided nothing, {_why_diagnostic(compression)})", style="dim")
+    if not found.moments:
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_header=True, header_style="dim")
+    table.add_column("")
+    table.add_column("time")
+    for heading in ("peak", "score", "above mean", "frames", "read at", "tokens", "of all"):
+        table.add_column(heading, justify="right")
+    for rank, moment in enumerate(found.moments, 1):
+        table.add_row(
+            f"{rank}",
+            f"{clock(moment.start_s)} – {clock(moment.end_s)}",
+            clock(moment.peak_s),
+            f"{moment.relevance:.4g}",
+            "" if moment.deviations is None else f"{moment.deviations:+.1f} σ",
+            _numbers(moment.first_frame, moment.last_frame),
+            _read_at(moment),
+            f"{moment.tokens:,}",
+            f"{moment.token_share:.1%}",
+        )
+    yield table
+
+
+def _why_diagnostic(compression: Compression) -> str:
+    if not compression.recipe.query_guided:
+        return "full resolution is evenly spread"
+    return _DIAGNOSTIC[compression.statistics.regime]
+
+
+def _numbers(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first}–{last}"
+
+
+def _read_at(moment: Moment) -> str:
+    if moment.high_resolution in (0, moment.frames):
+        return "full" if moment.resolution is Resolution.HIGH else "low"
+    return f"{moment.high_resolution} of {moment.frames} full"
+
+
+def _unseen_told(compression: Compression, found: Evidence) -> Iterator[RenderableType]:
+    yield Text("not seen", style="bold")
+    frames = compression.statistics.frames
+    if not found.dropped and not found.truncated:
+        yield Text("nothing: every sampled frame was kept, and no token cut for lack of room")
+    if found.dropped:
+        yield Text(f"{frames.sampled - frames.kept:,} of {frames.sampled:,} sampled frames, {_listed(found.dropped)}")
+        yield Text("\n".join(f"  {_dropped(span)}" for span in _longest(found.dropped)))
+    if found.truncated:
+        cut = compression.statistics.truncated_tokens
+        yield Text(f"{cut:,} tokens, cut for lack of room, {_listed(found.truncated)}")
+        yield Text("\n".join(f"  {_truncated(span)}" for span in _longest(found.truncated)))
+
+
+def _listed(spans: Sequence[DroppedSpan] | Sequence[TruncatedSpan]) -> str:
+    stretches = "1 stretch" if len(spans) == 1 else f"{len(spans):,} stretches"
+    return f"in {stretches}" + (f", the {_SPANS} longest:" if len(spans) > _SPANS else ":")
+
+
+Span = TypeVar("Span", "DroppedSpan", "TruncatedSpan")
+
+
+def _longest(spans: Sequence[Span]) -> list[Span]:
+    """The longest, in order of time."""
+    longest = sorted(spans, key=lambda span: (-span.frames, span.start_s))[:_SPANS]
+    return sorted(longest, key=lambda span: span.start_s)
+
+
+def _dropped(span: DroppedSpan) -> str:
+    why = _WHY_DROPPED[span.fate]
+    if span.resembles_s:
+        times = ", ".join(clock(time) for time in span.resembles_s)
+        why = f"like {times}" + (f" (similarity {span.similarity:.2f})" if span.similarity is not None else "")
+    return f"{clock(span.start_s)} – {clock(span.end_s)}  {_count(span.frames)}, {why}"
+
+
+def _truncated(span: TruncatedSpan) -> str:
+    return f"{clock(span.start_s)} – {clock(span.end_s)}  {span.tokens:,} tokens of {_count(span.frames)}"
+
+
+def _count(frames: int) -> str:
+    return "1 frame" if frames == 1 else f"{frames:,} frames"

@@ -6,10 +6,26 @@ from typing import Annotated
 
 import typer
 
-from longvu_cli.cli.answering import SaveFrames, require_folder, require_video, tell, write_frames
+from longvu_cli.cli.answering import (
+    SaveFrames,
+    require_clips,
+    require_folder,
+    require_video,
+    tell,
+    tell_evidence,
+    write_frames,
+)
 from longvu_cli.cli.errors import OK
 from longvu_cli.cli.loading import load_model
-from longvu_cli.cli.options import AnswerFlags, CacheFlags, CompressionFlags, ModelFlags, SummaryFlags, VideoFlags
+from longvu_cli.cli.options import (
+    AnswerFlags,
+    CacheFlags,
+    CompressionFlags,
+    EvidenceFlags,
+    ModelFlags,
+    SummaryFlags,
+    VideoFlags,
+)
 from longvu_cli.cli.output import Output
 from longvu_cli.cli.text import spoken
 from longvu_cli.errors import UsageError
@@ -28,22 +44,28 @@ def stats(
     compression: CompressionFlags,
     cache: CacheFlags,
     answer: AnswerFlags,
+    evidence: EvidenceFlags,
     summary: SummaryFlags,
 ) -> int:
     """Show what the compression keeps of a video.
 
     Needs no language model: without a question none of its weights, with one only its embeddings. The options of the
-    answer are those of `ask`, for the record; they do not change what is kept.
+    answer are those of `ask`, for the record; they do not change what is kept. With --evidence the moments that matter
+    most for the question follow on stderr.
     """
+    evidence.verify(output.options)
     if not summary.stats and not output.options.json:
         raise UsageError("--no-stats leaves `longvu stats` nothing to print", hint="add --json, or leave it out")
     question = None if question is None else spoken(question)
     if question is not None and not question.strip():
         raise UsageError("the question is empty", hint="leave it out to see what holds for every question")
+    if question is None and evidence.wanted:
+        raise UsageError("--evidence and --clip need a question", hint='add one: "Where is the cup?"')
     sampling, options, generation = moments.options(), compression.options(), answer.options()
     decoding = moments.decoding()
     require_video(video, sampling, decoding)
     require_folder(save_frames)
+    require_clips(evidence.clip)
     loaded = load_model(model, "VISION" if question is None else "QUESTION", output, cache, decoding)
     from longvu_cli.cli.rendering import stats as rendered
     from longvu_cli.records import compression_record
@@ -59,8 +81,8 @@ def stats(
     tell(video, compressed, output)
     if save_frames is not None:
         write_frames(video, sampling, decoding, compressed.kept, save_frames, output)
-    if output.options.json:
-        output.record(compression_record("stats", compressed, generation))
-    else:
+    if not output.options.json:
         output.print(rendered(compressed))
+    found, clips = tell_evidence(video, compressed, evidence, decoding, output)
+    output.record(compression_record("stats", compressed, generation, found, clips))
     return OK

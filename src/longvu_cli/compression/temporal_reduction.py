@@ -50,6 +50,11 @@ def keep_in_window(similarity: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     return keep
 
 
+def stand_out(similarity: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Which frames stay window by window, before there are too many of them: [N] → [N] bool."""
+    return torch.cat([keep_in_window(window, recipe) for window in similarity.split(recipe.temporal_window)])
+
+
 def keep_frames(similarity: torch.Tensor, recipe: Recipe, *, low_cap: int) -> torch.Tensor:
     """Which of all sampled frames stay.
 
@@ -72,8 +77,7 @@ def keep_frames(similarity: torch.Tensor, recipe: Recipe, *, low_cap: int) -> to
         return evenly_spaced(count, low_cap)
     if recipe.name is RecipeName.RELEASED and count < low_cap:
         return torch.arange(count)
-    windows = similarity.split(recipe.temporal_window)
-    kept = torch.cat([keep_in_window(window, recipe) for window in windows]).nonzero().squeeze(1)
+    kept = stand_out(similarity, recipe).nonzero().squeeze(1)
     if recipe.name is RecipeName.RELEASED:
         return kept[evenly_spaced(len(kept), RELEASED_FRAME_CAP)]
     return kept
@@ -91,7 +95,7 @@ def may_be_kept(similarity: torch.Tensor, recipe: Recipe, *, first: int, low_cap
     """
     if recipe.temporal_reduction in (TemporalReduction.NONE, TemporalReduction.UNIFORM):
         return torch.ones(len(similarity), dtype=torch.bool)
-    kept = torch.cat([keep_in_window(window, recipe) for window in similarity.split(recipe.temporal_window)])
+    kept = stand_out(similarity, recipe)
     if recipe.name is RecipeName.RELEASED:
         kept |= first + torch.arange(len(similarity)) < low_cap
     return kept
