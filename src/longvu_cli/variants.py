@@ -11,7 +11,8 @@ from longvu_cli.errors import DeviceOutOfMemory
 from longvu_cli.weights import VARIANTS, Variant
 
 # Parameters of the two towers: DINOv2 giant, and the part of SigLIP so400m that makes the features.
-TOWER_PARAMETERS = 1_136_480_768 + 412_442_352
+DINOV2_PARAMETERS, SIGLIP_PARAMETERS = 1_136_480_768, 412_442_352
+TOWER_PARAMETERS = DINOV2_PARAMETERS + SIGLIP_PARAMETERS
 # What features, tokens, the prompt's keys and values and the device's own context take beside the weights, for a video
 # of any length. Measured peaks of tensors beside the weights are 0.7 to 1.1 GiB.
 WORKING_BYTES = 2 * 2**30

@@ -25,6 +25,7 @@ from longvu_cli.cli.evaluate import eval_app
 from longvu_cli.cli.models import models_app
 from longvu_cli.cli.options import with_flags, with_usual_values
 from longvu_cli.cli.output import Output, OutputOptions
+from longvu_cli.cli.plan import plan
 from longvu_cli.cli.statistics import stats
 from longvu_cli.cli.train import train_app
 from longvu_cli.errors import UsageError
@@ -78,6 +79,7 @@ app.command("ask")(with_flags(ask))
 app.command("describe")(with_flags(describe))
 app.command("stats")(with_flags(stats))
 app.command("chat")(with_flags(chat))
+app.command("plan")(with_flags(plan))
 app.command("batch")(with_flags(batch))
 app.command("doctor")(with_flags(doctor))
 app.add_typer(train_app, name="train")
