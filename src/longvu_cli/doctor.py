@@ -42,6 +42,7 @@ REQUIRED = {
     "platformdirs": "platformdirs",
     "rich": "rich",
     "typer": "typer",
+    "prompt_toolkit": "prompt-toolkit",
 }
 OPTIONAL = {
     "bitsandbytes": ("bitsandbytes", "--quantize needs it: pip install bitsandbytes"),

@@ -47,6 +47,7 @@ def test_zsh_can_load_the_script_from_fpath() -> None:
                 "doctor",
                 "eval",
                 "models",
+                "plan",
                 "stats",
                 "train",
             },

@@ -14,6 +14,7 @@ from longvu_cli.cli.quantities import shown_memory
 from longvu_cli.cli.text import spoken
 from longvu_cli.config import CompressionOptions, DType, GenerationOptions, Quantization
 from longvu_cli.errors import UsageError
+from longvu_cli.moments import clock
 
 if TYPE_CHECKING:
     import torch
@@ -197,7 +198,6 @@ def _record(seen: DecodingSpeed, machine: _Machine, rows: list[_Row], rests_on: 
 
 
 def _heading(seen: DecodingSpeed, machine: _Machine) -> str:
-    from longvu_cli.cli.rendering import clock
 
     info = seen.info
     length = "a picture" if info.duration_s is None else clock(info.duration_s)
