@@ -48,6 +48,7 @@ def test_zsh_can_load_the_script_from_fpath() -> None:
                 "eval",
                 "models",
                 "plan",
+                "report",
                 "stats",
                 "train",
             },

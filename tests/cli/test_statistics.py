@@ -81,6 +81,16 @@ def test_evidence_goes_to_stderr_and_needs_a_question(longvu: Longvu, busy: Path
         assert "need a question" in ran.err
 
 
+def test_a_plot_goes_to_its_file(longvu: Longvu, busy: Path, tmp_path: Path, loads: list[str]) -> None:
+    ran = longvu("stats", busy, QUESTION, MIXED, "--plot", tmp_path / "plot.png")
+    assert (ran.code, ran.err) == (0, f"longvu: plot written: {tmp_path / 'plot.png'}\n")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert ran.out.startswith("0:12")
+    loads.clear()
+    ran = longvu("stats", busy, "--plot", tmp_path / "plot.svg")
+    assert (ran.code, ran.out, loads) == (2, "", [])
+
+
 def test_no_stats_leaves_nothing_to_print(longvu: Longvu, busy: Path) -> None:
     ran = longvu("stats", busy, "--no-stats")
     assert (ran.code, ran.out) == (2, "")

@@ -26,6 +26,7 @@ from longvu_cli.cli.models import models_app
 from longvu_cli.cli.options import with_flags, with_usual_values
 from longvu_cli.cli.output import Output, OutputOptions
 from longvu_cli.cli.plan import plan
+from longvu_cli.cli.report import report
 from longvu_cli.cli.statistics import stats
 from longvu_cli.cli.train import train_app
 from longvu_cli.errors import UsageError
@@ -78,6 +79,7 @@ app.command("demo")(with_flags(demo))
 app.command("ask")(with_flags(ask))
 app.command("describe")(with_flags(describe))
 app.command("stats")(with_flags(stats))
+app.command("report")(with_flags(report))
 app.command("chat")(with_flags(chat))
 app.command("plan")(with_flags(plan))
 app.command("batch")(with_flags(batch))

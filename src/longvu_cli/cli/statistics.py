@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,6 +39,17 @@ def stats(
         str | None, typer.Argument(help="Compress for this question.", metavar="QUESTION", show_default=False)
     ] = None,
     save_frames: SaveFrames = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE.png",
+            envvar="LONGVU_PLOT",
+            show_envvar=False,
+            rich_help_panel="Output",
+            help="Draw the similarity, the relevance and the tokens into this picture.",
+        ),
+    ] = None,
     *,
     model: ModelFlags,
     moments: VideoFlags,
@@ -66,6 +78,10 @@ def stats(
     require_video(video, sampling, decoding)
     require_folder(save_frames)
     require_clips(evidence.clip)
+    if plot is not None:
+        from longvu_cli.reporting.figure import require_figure
+
+        require_figure(plot)
     loaded = load_model(model, "VISION" if question is None else "QUESTION", output, cache, decoding)
     from longvu_cli.cli.rendering import stats as rendered
     from longvu_cli.records import compression_record
@@ -81,6 +97,11 @@ def stats(
     tell(video, compressed, output)
     if save_frames is not None:
         write_frames(video, sampling, decoding, compressed.kept, save_frames, output)
+    if plot is not None:
+        from longvu_cli.reporting.figure import write_figure
+
+        write_figure(compressed, plot)
+        output.note(f"plot written: {plot}")
     if not output.options.json:
         output.print(rendered(compressed))
     found, clips = tell_evidence(video, compressed, evidence, decoding, output)

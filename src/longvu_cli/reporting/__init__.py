@@ -1,0 +1,1 @@
+"""Answers with what they rest on, as a page and as a figure."""
