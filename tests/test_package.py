@@ -107,6 +107,7 @@ def test_what_is_distributed_holds_the_tiny_model_and_its_clip(bundled: set[str]
             within = f"{built.name.removesuffix('.tar.gz')}/{TINY.as_posix()}/"
             names = {name.removeprefix(within) for name in archive.getnames()}
     assert bundled and bundled <= names
+    assert any(name.endswith("reporting/templates/report.html.jinja") for name in names)
 
 
 def test_the_tiny_folder_is_small() -> None:
