@@ -77,7 +77,8 @@ def template(group: TyperGroup) -> str:
     ]
     lines += _described(common.by_key())
     shown = common.by_key()
-    for name in group.commands:
+    # A command whose name is a key, too (`stats`), can have no section beside it: its keys come before all sections.
+    for name in sorted(group.commands, key=lambda name: name not in shown):
         own = {
             key: option
             for command in known
@@ -86,7 +87,8 @@ def template(group: TyperGroup) -> str:
             if key not in shown or option.default != shown[key].default
         }
         if own:
-            lines += ["", f"# For `longvu {name}` only.", f"[{name}]", *_described(own)]
+            section = [] if name in shown else [f"[{name}]"]
+            lines += ["", f"# For `longvu {name}` only.", *section, *_described(own)]
     return "\n".join(lines) + "\n"
 
 

@@ -39,6 +39,8 @@ def report(
             "--output",
             "-o",
             metavar="FILE",
+            envvar="LONGVU_OUTPUT",
+            show_envvar=False,
             rich_help_panel="Output",
             help="The HTML file; a report that is there is replaced, any other file is not.",
         ),
