@@ -14,19 +14,21 @@ import longvu_cli
 SOURCE = Path(longvu_cli.__file__).parent
 PACKAGE = "longvu_cli"
 # What every room may build on.
-BASE = {"config", "errors", "interpolation", "statistics"}
+BASE = {"config", "cues", "errors", "interpolation", "moments", "statistics"}
 # What one room may use of another.
 ALLOWED = {
     "towers": {"preprocess"},
     "confinement": set(),
-    "decoding_server": {"confinement", "frames", "source", "video_file", "watchdog"},
+    "decoding_server": {"confinement", "frames", "source", "text_track", "video_file", "watchdog"},
     "group_decoder": {"frames", "groups", "pixels", "side_by_side"},
     "groups": {"sampling"},
     "isolation": {"frames", "video_file"},
     "nvdec": {"side_by_side"},
     "pixels": {"frames"},
+    "subtitles": {"video_file"},
+    "text_track": {"source"},
     "source": {"frames", "group_decoder", "groups", "nvdec", "pixels", "sampling", "side_by_side", "video_file"},
-    "video": {"frames", "isolation", "source", "video_file"},
+    "video": {"frames", "isolation", "source", "text_track", "video_file"},
 }
 ROOMS = (
     "confinement",
@@ -41,6 +43,8 @@ ROOMS = (
     "sampling",
     "side_by_side",
     "source",
+    "subtitles",
+    "text_track",
     "video",
     "video_file",
     "watchdog",

@@ -141,6 +141,24 @@ def test_a_video_that_was_bad_and_has_other_content_now(place: Place) -> None:
     assert ["error" in r for r in place.records()] == [False]
 
 
+def test_subtitles_are_part_of_a_row(place: Place) -> None:
+    video, file = place.video("a.mp4", "a"), place.folder / "said.srt"
+    row = {"video": video, "question": "x", "subtitles": str(file)}
+    beside = {"video": video, "question": "x", "subtitles": "auto"}
+    place.errors["x"] = DeviceOutOfMemory("full")
+    place.run(row)
+    place.errors.clear()
+    file.write_text("1")
+    # What was wrong may have been the file; the earlier error is gone.
+    assert place.run(row, beside).failures == 0
+    assert [(r["row"], "error" in r) for r in place.records()] == [(1, False), (2, False)]
+    assert place.run(row, beside).answered == 0
+    file.write_text("2")
+    assert (place.run(row, beside).answered, place.asked) == (1, [1])
+    (place.folder / "a.srt").write_text("3")
+    assert (place.run(row, beside).answered, place.asked) == (1, [2])
+
+
 def test_a_line_of_the_manifest_that_was_mended(place: Place) -> None:
     row = {"video": place.video("a", "a"), "question": "x"}
     bad = {**row, "fps": "fast"}

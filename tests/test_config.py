@@ -15,6 +15,7 @@ from longvu_cli.config import (
     LLMFamily,
     ModelConfig,
     Orientation,
+    PromptOptions,
     RecipeName,
     SamplingOptions,
     StillMode,
@@ -246,3 +247,20 @@ def test_a_context_beyond_the_positions_is_refused() -> None:
     with pytest.raises(UsageError, match="--context-length 32769 is more than the model's 32768 positions") as error:
         CompressionOptions(context_length=32_769).resolve(config("7b"))
     assert "10000" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"prompt_template": "no place"}, "no place for the question"),
+        ({"prompt_template": "{question} {question}"}, "several places"),
+        ({"choices": ("one",)}, "no choice"),
+        ({"choices": tuple("abcdefghijklmnopqrstuvwxyz!")}, "too many"),
+        ({"choices": ("one", " ")}, "empty"),
+        ({"choices": ("one", "one")}, "twice"),
+        ({"subtitles": ""}, "no name"),
+    ],
+)
+def test_prompts_that_cannot_be_are_refused(settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        PromptOptions(**settings)

@@ -6,6 +6,7 @@ import pytest
 from longvu_cli.config import (
     CompressionOptions,
     GenerationOptions,
+    PromptOptions,
     RecipeName,
     SamplingOptions,
     StillMode,
@@ -161,3 +162,34 @@ def test_what_is_wrong_with_a_row_of_csv(line: str, expected: str) -> None:
 def test_what_is_no_manifest(text: str, name: str) -> None:
     with pytest.raises(UsageError):
         read_manifest(text.encode(), name, DEFAULTS)
+
+
+def test_what_the_prompt_holds() -> None:
+    prompting = {"system": "Be brief.", "prompt_template": "{question}!", "subtitles": "a\udcff.srt"}
+    row = one(**prompting, choices=["red | blue", "green"])
+    assert row.settings.prompting == PromptOptions(**prompting, choices=("red | blue", "green"))
+    assert one(choices="red| blue").settings.prompting.choices == ("red", "blue")
+    csv = "video,question,choices,system\na.mp4,What?,1|2,007\n"
+    (row,) = read_manifest(csv.encode(), "m.csv", DEFAULTS).rows
+    assert row.settings.prompting == PromptOptions(choices=("1", "2"), system="007")
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        ({"choices": ["one"]}, "no choice"),
+        ({"choices": 3}, "no list of texts"),
+        ({"choices": ["a", 2]}, "no text"),
+        ({"system": 3}, "no text"),
+        ({"system": "\ud800"}, "no valid text"),
+        ({"prompt_template": "nothing"}, "no place for the question"),
+        ({"subtitles": ["a.srt"]}, "no text"),
+    ],
+)
+def test_what_no_prompt_can_hold_is_the_rows_own_error(options: dict[str, object], wrong: str) -> None:
+    assert wrong in problem({"video": "a.mp4", "question": "What?", **options})
+
+
+def test_options_of_the_prompt_leave_the_identity_of_other_rows_alone() -> None:
+    assert one().settings.changed() == {"fps": 0.5, "max_new_tokens": 7}
+    assert one(system="x").settings.changed()["system"] == "x"

@@ -40,7 +40,7 @@ def test_an_answer(answer: Answer) -> None:
     record = answer_record("ask", answer)
     assert list(record) == [
         *("schema_version", "command", "video", "question", "answer", "finish_reason", "token_ids", "model"),
-        *("settings", "compression", "timing_s", "memory", "cache", "notices", "evidence"),
+        *("settings", "prompt", "compression", "timing_s", "memory", "cache", "notices", "evidence"),
     ]
     assert (record["schema_version"], record["command"], record["question"]) == (1, "ask", QUESTION)
     assert (record["answer"], record["token_ids"]) == (answer.text, list(answer.token_ids))

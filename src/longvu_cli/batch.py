@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any, Protocol
 
 from longvu_cli.errors import LongVUError
@@ -20,6 +21,7 @@ from longvu_cli.identity import video_digest
 from longvu_cli.manifest import Manifest, Misfit, Row
 from longvu_cli.records import Record, error_record
 from longvu_cli.result_file import Entry
+from longvu_cli.subtitles import AUTO, sidecar
 
 # Raised when the same row gets another key in a new version of this package.
 _FORMAT = 1
@@ -280,21 +282,31 @@ def row_key(row: Row, content: str | None, model_identity: str) -> str:
     Args:
         content: digest of the video, if it can be read.
     """
-    video = {"path": os.path.abspath(row.video)} if content is None else content
-    return _digest(
-        {
-            "format": _FORMAT,
-            "video": video,
-            "question": row.question,
-            "model": model_identity,
-            "settings": row.settings.changed(),
-        }
-    )
+    return _digest(_facts(row, content, model_identity) | _subtitles(row))
 
 
 def _row_place(row: Row, model_identity: str) -> str:
-    """What remains of a row's identity when the content of its video changes."""
-    return _digest({"place": row_key(row, None, model_identity)})
+    """What remains of a row's identity when the content of its video, or of its subtitles, changes."""
+    return _digest({"place": _digest(_facts(row, None, model_identity))})
+
+
+def _facts(row: Row, content: str | None, model_identity: str) -> dict[str, object]:
+    return {
+        "format": _FORMAT,
+        "video": {"path": os.path.abspath(row.video)} if content is None else content,
+        "question": row.question,
+        "model": model_identity,
+        "settings": row.settings.changed(),
+    }
+
+
+def _subtitles(row: Row) -> dict[str, object]:
+    """The content of the file of subtitles; those within the video are part of its own."""
+    named = row.settings.prompting.subtitles
+    if named is None:
+        return {}
+    file = sidecar(Path(row.video)) if named == AUTO else Path(named)
+    return {"subtitles": None if file is None else video_digest(str(file))}
 
 
 def _digest(facts: Mapping[str, object]) -> str:

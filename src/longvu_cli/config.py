@@ -472,6 +472,46 @@ class GenerationOptions:
             raise UsageError(f"--seed {self.seed} is no seed", hint="give a number from 0 to 2^63 - 1")
 
 
+# Where the question goes in a template of the user's own.
+QUESTION_PLACE = "{question}"
+# As many options as there are letters.
+MOST_CHOICES = 26
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """What the prompt holds beside the video and the question. The defaults give the released prompt.
+
+    Attributes:
+        system: takes the place of the system text.
+        prompt_template: text around the question, whose place is ``{question}``.
+        choices: options to choose from; the answer is one's letter.
+        subtitles: a file of subtitles, or ``auto``: one beside the video, else a text track within it.
+    """
+
+    system: str | None = None
+    prompt_template: str | None = None
+    choices: tuple[str, ...] = ()
+    subtitles: str | None = None
+
+    def __post_init__(self) -> None:
+        template = self.prompt_template
+        if template is not None and template.count(QUESTION_PLACE) != 1:
+            times = "no place" if QUESTION_PLACE not in template else "several places"
+            raise UsageError(
+                f"the prompt template has {times} for the question", hint=f"write {QUESTION_PLACE} once, where it goes"
+            )
+        if self.choices and not 2 <= len(self.choices) <= MOST_CHOICES:
+            raise UsageError(
+                f"{len(self.choices)} options are no choice" if len(self.choices) < 2 else "there are too many options",
+                hint=f"give 2 to {MOST_CHOICES}",
+            )
+        if any(not choice.strip() for choice in self.choices) or len(set(self.choices)) < len(self.choices):
+            raise UsageError("an option is empty, or there twice", hint="give each its own text")
+        if self.subtitles is not None and not self.subtitles.strip():
+            raise UsageError("the file of the subtitles has no name", hint="name it, or say auto")
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """Which weights, from where, and how they are held.

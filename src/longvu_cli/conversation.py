@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from longvu_cli.config import CompressionOptions, GenerationOptions, SamplingOptions
+from longvu_cli.config import CompressionOptions, GenerationOptions, PromptOptions, SamplingOptions
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.language_model import Prefix
 from longvu_cli.pipeline import Progress
 from longvu_cli.prompt import Turn
 from longvu_cli.results import Answer, Chunk, folded
+from longvu_cli.subtitles import Subtitles
 from longvu_cli.video import VideoInfo
 
 if TYPE_CHECKING:
@@ -39,11 +40,13 @@ class Remembered:
         turns: questions and answers so far, the oldest first.
         watched: the video's features; None: it was not watched yet.
         prefix: keys and values of the prompt that was read last.
+        subtitles: what was found of them; None: they were not looked for yet.
     """
 
     turns: tuple[Turn, ...] = ()
     watched: Watched | None = None
     prefix: Prefix = field(default_factory=Prefix)
+    subtitles: Subtitles | None = None
 
 
 class Conversation:
@@ -61,12 +64,14 @@ class Conversation:
         *,
         sampling: SamplingOptions | None = None,
         compression: CompressionOptions | None = None,
+        prompting: PromptOptions | None = None,
         generation: GenerationOptions | None = None,
     ) -> None:
         self._model = model
         self._video = video
         self._sampling = sampling
         self._compression = compression
+        self._prompting = prompting
         self._generation = generation
         self._remembered = Remembered()
 
@@ -86,6 +91,7 @@ class Conversation:
             question,
             sampling=self._sampling,
             compression=self._compression,
+            prompting=self._prompting,
             generation=self._generation,
             on_progress=on_progress,
             remembered=self._remembered,

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,8 +28,12 @@ from longvu_cli.confinement import confine, end_with_parent
 from longvu_cli.errors import LongVUError
 from longvu_cli.frames import Frame, Source
 from longvu_cli.source import open_source
+from longvu_cli.text_track import track_cues
 from longvu_cli.video_file import printable
 from longvu_cli.watchdog import Watchdog
+
+# As many long lines as surely fit into a header.
+_CUES_AT_A_TIME = 20
 
 
 def main(control_fd: int) -> None:
@@ -123,7 +128,10 @@ class _Worker:
         self._watchdog = Watchdog(request["patience_s"])
         threading.Thread(target=self._listen, name="listening", daemon=True).start()
         try:
-            self._read(file, request)
+            if request["task"] == "cues":
+                self._read_cues(file)
+            else:
+                self._read(file, request)
         except LongVUError as error:
             self._send({"kind": "error", "type": type(error).__name__, "message": error.message, "hint": error.hint})
         except MemoryError:
@@ -151,6 +159,13 @@ class _Worker:
                 self._send(header, frame.pixels.data.cast("B"))
             before = frame
         self._send({"kind": "end", "info": _info(source)})
+
+    def _read_cues(self, file: Path) -> None:
+        """Send the lines of the text track, some at a time."""
+        cues = track_cues(file, self._watchdog.beat)
+        while some := list(islice(cues, _CUES_AT_A_TIME)):
+            self._send({"kind": "cues", "cues": [[cue.start_s, cue.end_s, cue.text] for cue in some]})
+        self._send({"kind": "end"})
 
     def _unexpected(self, file: Path, error: Exception) -> dict[str, Any]:
         text = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:200]

@@ -43,6 +43,7 @@ REQUIRED = {
     "rich": "rich",
     "typer": "typer",
     "prompt_toolkit": "prompt-toolkit",
+    "pysubs2": "pysubs2",
 }
 OPTIONAL = {
     "bitsandbytes": ("bitsandbytes", "--quantize needs it: pip install bitsandbytes"),

@@ -5,6 +5,7 @@
     LongVUError
     ├── UsageError              the request contradicts itself or cannot be met
     │   ├── QuestionTooLong     the question leaves no room for the video
+    │   ├── BadSubtitles        a file of subtitles cannot be read, or is none
     │   ├── BadRow              a row of a list of questions says too little, or what no option takes
     │   ├── ExtraNotInstalled   it needs a package that is installed on request only
     │   └── TrainingError       a training cannot be done as asked
@@ -55,6 +56,10 @@ class UsageError(LongVUError):
 
 class QuestionTooLong(UsageError):
     """The prompt fills the context: no token is left for the video."""
+
+
+class BadSubtitles(UsageError):
+    """A file of subtitles cannot be read, or is none."""
 
 
 class BadRow(UsageError):

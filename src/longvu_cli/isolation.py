@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import functools
 import json
+import math
 import os
 import signal
 import socket
@@ -21,13 +22,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from longvu_cli.config import Decoder, DecodingOptions, SamplingOptions
+from longvu_cli.cues import LONGEST_CUE, MOST_CUES, Cue
 from longvu_cli.errors import (
     DecodingFailed,
     DeviceUnavailable,
@@ -122,15 +124,14 @@ def server(pid: int) -> Server:
     return started
 
 
-class IsolatedSource:
-    """A file that is read and decoded by a worker.
+class _Connection:
+    """A worker that looks into one file.
 
-    Raises:
-        DecodingFailed: the worker crashed, hung, or needed more memory than it may have.
-        LongVUError: what the worker found, see :func:`~longvu_cli.source.open_source`.
+    Args:
+        task: what it is to read: ``frames``, or the ``cues`` of a text track.
     """
 
-    def __init__(self, file: Path, sampling: SamplingOptions, decoding: DecodingOptions) -> None:
+    def __init__(self, file: Path, task: str, sampling: SamplingOptions, decoding: DecodingOptions) -> None:
         self._name = printable(file.name)
         self._patience_s = decoding.patience_s + file.stat().st_size / (1 << 30)
         self._memory_bytes = _memory_bytes(decoding)
@@ -143,8 +144,7 @@ class IsolatedSource:
                     _submit(theirs, status)
                 finally:
                     os.close(status)
-            self._send(self._request(file, sampling, decoding))
-            self._open()
+            self._send({"task": task, **self._request(file, sampling, decoding)})
         except BaseException:
             self.close()
             raise
@@ -157,44 +157,6 @@ class IsolatedSource:
             "limited": decoding.decoder is not Decoder.NVDEC,
             "patience_s": self._patience_s,
         }
-
-    def _open(self) -> None:
-        opened = self._receive()
-        try:
-            self._info = _info(opened)
-            expected = opened["expected"]
-            self._expected = None if expected is None else int(expected)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise self._broken() from None
-
-    def frames(self) -> Iterator[Frame]:
-        """The frames as the worker sends them."""
-        self._send({})
-        pixels: Pixels | None = None
-        index = 0
-        while True:
-            header = self._receive()
-            try:
-                if header["kind"] == "end":
-                    self._info = _info(header)
-                    return
-                if header["kind"] == "frame":
-                    pixels = self._pixels(header)
-                if pixels is None or header["kind"] not in ("frame", "again"):
-                    raise self._broken()
-                frame = Frame(index=index, time_s=float(header["time_s"]), pixels=pixels)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise self._broken() from None
-            yield frame
-            index += 1
-
-    def info(self, path: str) -> VideoInfo:
-        """As the worker said last."""
-        return VideoInfo(**{**asdict(self._info), "path": path, "warnings": self._info.warnings})
-
-    def expected_frames(self) -> int | None:
-        """As the worker said."""
-        return self._expected
 
     def close(self) -> None:
         """Let go of the worker, which ends."""
@@ -233,14 +195,6 @@ class IsolatedSource:
         except (ValueError, KeyError, TypeError):
             raise self._broken() from None
         return dict(header)
-
-    def _pixels(self, header: dict[str, Any]) -> Pixels:
-        height, width = int(header["height"]), int(header["width"])
-        if min(height, width) < 1 or height * width > MAX_PIXELS:
-            raise self._broken()
-        pixels = np.empty((height, width, 3), np.uint8)
-        self._fill(pixels.data.cast("B"))
-        return pixels
 
     def _fill(self, buffer: memoryview) -> None:
         at = 0
@@ -293,6 +247,89 @@ class IsolatedSource:
         return DecodingFailed(
             f"{self._name}: the decoder gave no sensible answer", hint="the file is damaged or malicious; convert it"
         )
+
+
+class IsolatedSource(_Connection):
+    """A file that is read and decoded by a worker.
+
+    Raises:
+        DecodingFailed: the worker crashed, hung, or needed more memory than it may have.
+        LongVUError: what the worker found, see :func:`~longvu_cli.source.open_source`.
+    """
+
+    def __init__(self, file: Path, sampling: SamplingOptions, decoding: DecodingOptions) -> None:
+        super().__init__(file, "frames", sampling, decoding)
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        opened = self._receive()
+        try:
+            self._info = _info(opened)
+            expected = opened["expected"]
+            self._expected = None if expected is None else int(expected)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise self._broken() from None
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames as the worker sends them."""
+        self._send({})
+        pixels: Pixels | None = None
+        index = 0
+        while True:
+            header = self._receive()
+            try:
+                if header["kind"] == "end":
+                    self._info = _info(header)
+                    return
+                if header["kind"] == "frame":
+                    pixels = self._pixels(header)
+                if pixels is None or header["kind"] not in ("frame", "again"):
+                    raise self._broken()
+                frame = Frame(index=index, time_s=float(header["time_s"]), pixels=pixels)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise self._broken() from None
+            yield frame
+            index += 1
+
+    def info(self, path: str) -> VideoInfo:
+        """As the worker said last."""
+        return VideoInfo(**{**asdict(self._info), "path": path, "warnings": self._info.warnings})
+
+    def expected_frames(self) -> int | None:
+        """As the worker said."""
+        return self._expected
+
+    def _pixels(self, header: dict[str, Any]) -> Pixels:
+        height, width = int(header["height"]), int(header["width"])
+        if min(height, width) < 1 or height * width > MAX_PIXELS:
+            raise self._broken()
+        pixels = np.empty((height, width, 3), np.uint8)
+        self._fill(pixels.data.cast("B"))
+        return pixels
+
+
+class IsolatedTrack(_Connection):
+    """The text track of a file, read by a worker. Raises as :class:`IsolatedSource`."""
+
+    def __init__(self, file: Path, decoding: DecodingOptions) -> None:
+        super().__init__(file, "cues", SamplingOptions(), decoding)
+
+    def cues(self) -> Iterator[Cue]:
+        """Its lines, as the worker sends them."""
+        count = 0
+        while (header := self._receive())["kind"] == "cues":
+            try:
+                cues = [Cue(float(start_s), float(end_s), str(text)) for start_s, end_s, text in header["cues"]]
+            except (ValueError, KeyError, TypeError):
+                raise self._broken() from None
+            count += len(cues)
+            if count > MOST_CUES or any(not math.isfinite(cue.start_s + cue.end_s) for cue in cues):
+                raise self._broken()
+            yield from (replace(cue, text=cue.text[:LONGEST_CUE]) for cue in cues)
 
 
 def _submit(data: socket.socket, status: int) -> None:

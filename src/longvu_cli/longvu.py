@@ -21,6 +21,7 @@ from longvu_cli.config import (
     DecodingOptions,
     GenerationOptions,
     ModelOptions,
+    PromptOptions,
     Quantization,
     Recipe,
     SamplingOptions,
@@ -46,7 +47,8 @@ from longvu_cli.isolation import warm_up
 from longvu_cli.language_model import LanguageModel, decode_stream
 from longvu_cli.loading import Modules, load_modules
 from longvu_cli.pipeline import BATCH, CompressedVideo, Progress, compress, encode
-from longvu_cli.prompt import Prompt, Turn, build_prompt, fitting_turns
+from longvu_cli.prompt import Prompt, Turn, build_prompt, count_ids, fitting_turns
+from longvu_cli.put_question import put_question
 from longvu_cli.results import (
     Answer,
     CacheUse,
@@ -56,13 +58,15 @@ from longvu_cli.results import (
     History,
     Memory,
     ModelInfo,
+    SubtitleUse,
     Timing,
     folded,
 )
+from longvu_cli.subtitles import AUTO, Subtitles, block, fitting, lines_of, read_cues, sidecar
 from longvu_cli.timing import Stopwatch
 from longvu_cli.tiny_world import FOREIGN, is_foreign
 from longvu_cli.variants import choose_variant, what_would_fit
-from longvu_cli.video import Video, VideoInfo
+from longvu_cli.video import Video, VideoInfo, text_track
 from longvu_cli.weights import Part, Variant, locate
 
 
@@ -70,7 +74,10 @@ def _unheard(*_: object) -> None:
     """The default of every callback."""
 
 
-# The share of the video's room that earlier turns of a conversation may take.
+# What the source of subtitles is called that are a track of the video itself.
+TRACK = "text track"
+# One part of so many of the video's room may go to subtitles, and of what is left to earlier turns of a conversation.
+_SUBTITLES_SHARE = 2
 _HISTORY_SHARE = 4
 
 
@@ -80,6 +87,8 @@ class _Prepared:
 
     prompt: Prompt
     history: History
+    prompting: PromptOptions
+    subtitles: SubtitleUse | None
     compressed: CompressedVideo
     video: VideoInfo
     recipe: Recipe
@@ -205,6 +214,7 @@ class LongVU:
         *,
         sampling: SamplingOptions | None = None,
         compression: CompressionOptions | None = None,
+        prompting: PromptOptions | None = None,
         on_progress: Progress = _unheard,
     ) -> Compression:
         """Compress a video, for a question or as far as that goes without one, and say what was kept.
@@ -219,7 +229,7 @@ class LongVU:
         """
         sampling, compression = sampling or SamplingOptions(), compression or CompressionOptions()
         watch = self._watch()
-        prepared = self._prepare(video, question, sampling, compression, watch, on_progress)
+        prepared = self._prepare(video, question, sampling, compression, prompting, watch, on_progress)
         return self._report(prepared, question, sampling, watch)
 
     def stream(
@@ -229,6 +239,7 @@ class LongVU:
         *,
         sampling: SamplingOptions | None = None,
         compression: CompressionOptions | None = None,
+        prompting: PromptOptions | None = None,
         generation: GenerationOptions | None = None,
         on_progress: Progress = _unheard,
         remembered: Remembered | None = None,
@@ -251,7 +262,7 @@ class LongVU:
         language_model = self._language_model()
         watch = self._watch()
         prefix = None if remembered is None else remembered.prefix
-        prepared = self._prepare(video, question, sampling, compression, watch, on_progress, remembered)
+        prepared = self._prepare(video, question, sampling, compression, prompting, watch, on_progress, remembered)
         stop_ids = self._stop_ids()
         texts: list[str] = []
         token_ids: list[int] = []
@@ -277,7 +288,7 @@ class LongVU:
         )
         if remembered is not None:
             said = token_ids[:-1] if answer.finish_reason is FinishReason.STOP else token_ids
-            remembered.turns += (Turn(question, tuple(said)),)
+            remembered.turns += (Turn(put_question(question, prepared.prompting), tuple(said)),)
         yield Chunk(text="", token_id=None, answer=answer)
 
     def answer(
@@ -287,6 +298,7 @@ class LongVU:
         *,
         sampling: SamplingOptions | None = None,
         compression: CompressionOptions | None = None,
+        prompting: PromptOptions | None = None,
         generation: GenerationOptions | None = None,
         on_progress: Progress = _unheard,
     ) -> Answer:
@@ -297,6 +309,7 @@ class LongVU:
                 question,
                 sampling=sampling,
                 compression=compression,
+                prompting=prompting,
                 generation=generation,
                 on_progress=on_progress,
             )
@@ -308,10 +321,13 @@ class LongVU:
         *,
         sampling: SamplingOptions | None = None,
         compression: CompressionOptions | None = None,
+        prompting: PromptOptions | None = None,
         generation: GenerationOptions | None = None,
     ) -> Conversation:
         """Begin to talk about a video: it is watched when the first question comes, and once."""
-        return Conversation(self, video, sampling=sampling, compression=compression, generation=generation)
+        return Conversation(
+            self, video, sampling=sampling, compression=compression, prompting=prompting, generation=generation
+        )
 
     def _language_model(self) -> LanguageModel:
         if self._modules.language_model is None:
@@ -334,6 +350,7 @@ class LongVU:
         question: str | None,
         sampling: SamplingOptions,
         compression: CompressionOptions,
+        prompting: PromptOptions | None,
         watch: Stopwatch,
         on_progress: Progress,
         remembered: Remembered | None = None,
@@ -341,8 +358,10 @@ class LongVU:
         """File → visual tokens. Without a question the bare template takes its place in the count."""
         modules = self._modules
         recipe = compression.resolve(modules.config)
+        prompting = prompting or PromptOptions()
         turns = () if remembered is None else remembered.turns
-        prompt, history = self._prompt(question or "", turns, recipe)
+        found = self._subtitles(Path(path), sampling, prompting, remembered)
+        prompt, history, subtitles = self._prompt(question or "", turns, prompting, found, recipe)
         room = budget(recipe, prompt.length)
         with out_of_memory_is_an_error(modules.vision.device, "compressing the video", self._what_would_fit):
             encoded, video, cache = self._encode(Path(path), sampling, recipe, room, watch, on_progress, remembered)
@@ -355,18 +374,50 @@ class LongVU:
                     text_tokens=prompt.length - 1,
                     text=None if question is None else self._embed(prompt.asked),
                 )
-        return _Prepared(prompt, history, compressed, video, recipe, cache)
+        return _Prepared(prompt, history, prompting, subtitles, compressed, video, recipe, cache)
 
-    def _prompt(self, question: str, turns: tuple[Turn, ...], recipe: Recipe) -> tuple[Prompt, History]:
-        """The prompt with as many of the earlier turns as leave the video its room."""
+    def _subtitles(
+        self, path: Path, sampling: SamplingOptions, prompting: PromptOptions, remembered: Remembered | None
+    ) -> Subtitles | None:
+        """The subtitles that were asked for, if there are any; a conversation looks for them once."""
+        if prompting.subtitles is None:
+            return None
+        if remembered is not None and remembered.subtitles is not None:
+            return remembered.subtitles
+        beside = sidecar(path) if prompting.subtitles == AUTO else Path(prompting.subtitles)
+        cues = text_track(path, self._decoding) if beside is None else read_cues(beside)
+        if beside is None and not cues:
+            return None
+        found = Subtitles(source=TRACK if beside is None else str(beside), lines=lines_of(cues, sampling))
+        if remembered is not None:
+            remembered.subtitles = found
+        return found
+
+    def _prompt(
+        self,
+        question: str,
+        turns: tuple[Turn, ...],
+        prompting: PromptOptions,
+        found: Subtitles | None,
+        recipe: Recipe,
+    ) -> tuple[Prompt, History, SubtitleUse | None]:
+        """The prompt with as many subtitles and earlier turns as leave the video its room."""
         tokenizer, family = self._modules.tokenizer, self._modules.config.family
-        prompt = build_prompt(tokenizer, family, question)
+        put = put_question(question, prompting)
+        prompt = build_prompt(tokenizer, family, put, system=prompting.system)
+        context, subtitles = "", None
+        if found is not None:
+            room = budget(recipe, prompt.length).visual_budget // _SUBTITLES_SHARE
+            lines = fitting(found.lines, room, lambda text: count_ids(tokenizer, text))
+            context, subtitles = block(lines), SubtitleUse(found.source, len(found.lines), len(lines))
+            prompt = build_prompt(tokenizer, family, put, system=prompting.system, context=context)
         if not turns:
-            return prompt, History(turns=0, dropped=0)
+            return prompt, History(turns=0, dropped=0), subtitles
         room = budget(recipe, prompt.length).visual_budget // _HISTORY_SHARE
         kept = fitting_turns(tokenizer, family, turns, room)
         history = History(turns=len(kept), dropped=len(turns) - len(kept))
-        return build_prompt(tokenizer, family, question, turns=kept), history
+        prompt = build_prompt(tokenizer, family, put, system=prompting.system, context=context, turns=kept)
+        return prompt, history, subtitles
 
     def _encode(
         self,
@@ -424,11 +475,19 @@ class LongVU:
         self._cache.put(key, encoded, info)
         return encoded, info, CacheUse.MISS
 
-    def _notices(self, video: VideoInfo) -> Iterator[str]:
+    def _notices(self, prepared: _Prepared) -> Iterator[str]:
+        subtitles = prepared.subtitles
+        if subtitles is not None and subtitles.read < subtitles.lines:
+            yield (
+                f"the subtitles would take more than half the room for the video: {subtitles.read} of "
+                f"{subtitles.lines} lines, evenly spread, are read"
+            )
+        if prepared.prompting.subtitles == AUTO and subtitles is None:
+            yield "there are no subtitles beside the video, and no text track in it"
         if self._batch.reduced:
             device = self._modules.vision.device
             yield f"{device} ran out of memory: frames now go through the towers {self._batch.size} at a time"
-        if is_foreign(self.info, video):
+        if is_foreign(self.info, prepared.video):
             yield FOREIGN
 
     def _what_would_fit(self) -> str:
@@ -488,8 +547,10 @@ class LongVU:
             sampling=sampling,
             recipe=prepared.recipe,
             kept=tuple(prepared.compressed.kept.tolist()),
+            prompting=prepared.prompting,
+            subtitles=prepared.subtitles,
             timeline=prepared.compressed.timeline,
-            notices=tuple(self._notices(prepared.video)),
+            notices=tuple(self._notices(prepared)),
             timing=Timing(
                 load=self._load_seconds,
                 decode=watch.seconds("decode"),

@@ -8,7 +8,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -17,6 +17,7 @@ from longvu_cli.config import (
     CompressionOptions,
     GenerationOptions,
     Orientation,
+    PromptOptions,
     RecipeName,
     SamplingOptions,
     StillMode,
@@ -39,10 +40,11 @@ class Settings:
     sampling: SamplingOptions
     compression: CompressionOptions
     generation: GenerationOptions
+    prompting: PromptOptions = field(default_factory=PromptOptions)
 
     def changed(self) -> dict[str, Any]:
         """What differs from the defaults: an option that is added one day leaves the identity of old rows alone."""
-        groups = (self.sampling, self.compression, self.generation)
+        groups = (self.sampling, self.compression, self.generation, self.prompting)
         return {
             field.name: asdict(group)[field.name]
             for group in groups
@@ -196,7 +198,7 @@ def _header(reader: Iterator[list[str]]) -> list[str]:
 
 def _of_cell(column: str, cell: str) -> object:
     """A cell as JSON would have it; text that is nothing else is refused where its type is known."""
-    if column in _FACTS:
+    if column in (*_FACTS, *_TEXTS):
         return cell
     word = cell.strip().lower()
     if column in ("start", "end"):
@@ -211,6 +213,7 @@ def _of_cell(column: str, cell: str) -> object:
     return word
 
 
+_TEXTS = ("system", "prompt_template", "choices", "subtitles")
 _SWITCHES = ("frame_position_encoding", "query_guided", "spatial_compression")
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -266,7 +269,7 @@ def _text(values: Mapping[str, object], key: str) -> str:
 
 
 def _settings(values: Mapping[str, object], defaults: Settings) -> Settings:
-    groups: dict[str, dict[str, Any]] = {"sampling": {}, "compression": {}, "generation": {}}
+    groups: dict[str, dict[str, Any]] = {"sampling": {}, "compression": {}, "generation": {}, "prompting": {}}
     for key, value in values.items():
         if key in _FACTS or (value is None and key in _OPTIONS):
             continue
@@ -281,6 +284,7 @@ def _settings(values: Mapping[str, object], defaults: Settings) -> Settings:
         sampling=replace(defaults.sampling, **groups["sampling"]),
         compression=replace(defaults.compression, **groups["compression"]),
         generation=replace(defaults.generation, **groups["generation"]),
+        prompting=replace(defaults.prompting, **groups["prompting"]),
     )
 
 
@@ -320,6 +324,32 @@ def _time(value: object) -> float:
     return _number(value)
 
 
+def _words(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("no text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("no valid text (UTF-8)") from None
+    return value
+
+
+def _path(value: object) -> str:
+    # Names of files may hold any bytes.
+    if not isinstance(value, str):
+        raise ValueError("no text")
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """A list of texts; in one text they are separated by ``|``."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split("|")]
+    if not isinstance(value, list):
+        raise ValueError("no list of texts")
+    return tuple(map(_words, value))
+
+
 def _choice(kind: type[StrEnum]) -> Callable[[object], StrEnum]:
     def read(value: object) -> StrEnum:
         known = {member.value: member for member in kind}
@@ -349,4 +379,8 @@ _OPTIONS: Mapping[str, _Option] = {
     "temperature": _Option("generation", "temperature", _number),
     "top_p": _Option("generation", "top_p", _number),
     "seed": _Option("generation", "seed", _whole),
+    "system": _Option("prompting", "system", _words),
+    "prompt_template": _Option("prompting", "prompt_template", _words),
+    "choices": _Option("prompting", "choices", _texts),
+    "subtitles": _Option("prompting", "subtitles", _path),
 }

@@ -15,14 +15,15 @@ from longvu_cli.errors import NotACheckpoint
 SYSTEM = "You are a helpful assistant."
 DESCRIBE = "Describe this video in detail."
 
-# Where the video, the questions and the answers go while a template is rendered.
+# Where the system text, the video, the questions and the answers go while a template is rendered.
+_SYSTEM = "<longvu-system-text-goes-here>"
 _VIDEO = "<longvu-video-goes-here>"
 _QUESTION = "<longvu-question-goes-here>"
 _ANSWER = "<longvu-answer-goes-here>"
 # A stock Llama 3.2 template writes today's date, which would change the prompt from day to day.
 _PINNED_DATE = "26 Jul 2024"
 _CHATML = (
-    f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"
+    f"<|im_start|>system\n{_SYSTEM}<|im_end|>\n"
     f"<|im_start|>user\n{_VIDEO}\n{_QUESTION}<|im_end|>\n<|im_start|>assistant\n"
 )
 _CHATML_TURN = f"{_ANSWER}<|im_end|>\n<|im_start|>user\n{_QUESTION}<|im_end|>\n<|im_start|>assistant\n"
@@ -80,7 +81,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def build_prompt(
-    tokenizer: PreTrainedTokenizerFast, family: LLMFamily, question: str, *, turns: Sequence[Turn] = ()
+    tokenizer: PreTrainedTokenizerFast,
+    family: LLMFamily,
+    question: str,
+    *,
+    system: str | None = None,
+    context: str = "",
+    turns: Sequence[Turn] = (),
 ) -> Prompt:
     """Render the conversation and tokenise the text before and after the video separately.
 
@@ -88,6 +95,8 @@ def build_prompt(
     in a question is text, so that a question cannot end its own turn.
 
     Args:
+        system: takes the place of the released system text; no special tokens are found in it either.
+        context: stands between the video and the first question (subtitles).
         turns: what was said before. Answers go in as the ids that they are, so that nothing is read in another way
             than it was written.
     """
@@ -100,13 +109,18 @@ def build_prompt(
     before, _, rest = text.partition(_VIDEO)
     between, *parts = re.split(f"{_QUESTION}|{_ANSWER}", rest)
     literals = [_ids(tokenizer, part) for part in parts]
-    after = _spoken(tokenizer, between + questions[0])
+    after = _spoken(tokenizer, between + context + questions[0])
     for number, turn in enumerate(turns):
         after += literals[2 * number] + turn.answer
         after += literals[2 * number + 1] + _spoken(tokenizer, questions[number + 1])
     ending = literals[-1]
-    asked_alone = _spoken(tokenizer, between + questions[-1])
-    return Prompt(_ids(tokenizer, before), after + ending, asked_alone + ending)
+    asked_alone = _spoken(tokenizer, between + context + questions[-1])
+    return Prompt(_before(tokenizer, before, system), after + ending, asked_alone + ending)
+
+
+def count_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
+    """How many ids a text takes that someone says, between others."""
+    return len(_spoken(tokenizer, text))
 
 
 def fitting_turns(
@@ -122,7 +136,7 @@ def fitting_turns(
 
 def _llama_template(tokenizer: PreTrainedTokenizerFast, turns: int) -> str:
     conversation = [
-        {"role": "system", "content": SYSTEM},
+        {"role": "system", "content": _SYSTEM},
         {"role": "user", "content": f"{_VIDEO}\n{_QUESTION}"},
         *[{"role": "assistant", "content": _ANSWER}, {"role": "user", "content": _QUESTION}] * turns,
     ]
@@ -133,6 +147,14 @@ def _llama_template(tokenizer: PreTrainedTokenizerFast, turns: int) -> str:
     except ValueError as error:
         raise NotACheckpoint(f"the tokenizer has no usable chat template: {error}") from error
     return str(text)
+
+
+def _before(tokenizer: PreTrainedTokenizerFast, text: str, system: str | None) -> tuple[int, ...]:
+    """What stands before the video. A system text of the user's own is read apart: nothing in it is special."""
+    if system is None:
+        return _ids(tokenizer, text.replace(_SYSTEM, SYSTEM))
+    start, _, end = text.partition(_SYSTEM)
+    return _ids(tokenizer, start) + _spoken(tokenizer, system.strip()) + _ids(tokenizer, end)
 
 
 def _spoken(tokenizer: PreTrainedTokenizerFast, text: str) -> tuple[int, ...]:

@@ -33,10 +33,12 @@ def answer_record(command: str, answer: Answer, found: Evidence | None = None, c
         "video": _video(compression),
         "question": answer.question,
         "answer": answer.text,
+        **({"choice": answer.choice} if answer.compression.prompting.choices else {}),
         "finish_reason": answer.finish_reason.value,
         "token_ids": list(answer.token_ids),
         "model": _model(compression),
         "settings": _settings(compression, answer.generation),
+        "prompt": _prompt(compression),
         **_measured(compression),
         "evidence": _evidence(compression, found, clips),
     }
@@ -64,6 +66,7 @@ def compression_record(
     if compression.question is not None:
         record["question"] = compression.question
     record |= {"model": _model(compression), "settings": _settings(compression, generation)}
+    record |= {"prompt": _prompt(compression)}
     return record | _measured(compression) | {"evidence": _evidence(compression, found, clips)}
 
 
@@ -108,6 +111,17 @@ def _settings(compression: Compression, generation: GenerationOptions) -> Record
         "top_p": generation.top_p,
         "max_new_tokens": generation.max_new_tokens,
         "seed": generation.seed,
+    }
+
+
+def _prompt(compression: Compression) -> Record:
+    """What the prompt held beside the video and the question."""
+    prompting, subtitles = compression.prompting, compression.subtitles
+    return {
+        "system": prompting.system,
+        "template": prompting.prompt_template,
+        "choices": list(prompting.choices),
+        "subtitles": None if subtitles is None else asdict(subtitles),
     }
 
 

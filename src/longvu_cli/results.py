@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from longvu_cli.config import GenerationOptions, Recipe, SamplingOptions
+from longvu_cli.choices import chosen
+from longvu_cli.config import GenerationOptions, PromptOptions, Recipe, SamplingOptions
 from longvu_cli.evidence import Evidence, find_evidence
 from longvu_cli.moments import USUAL_MOMENTS
 from longvu_cli.statistics import CompressionStatistics, Timeline
@@ -78,11 +79,27 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class SubtitleUse:
+    """What the prompt had of the subtitles.
+
+    Attributes:
+        source: the file, or that they are a track of the video.
+        lines: within the range that was asked for.
+        read: of them, those that stood in the prompt.
+    """
+
+    source: str
+    lines: int
+    read: int
+
+
+@dataclass(frozen=True)
 class Compression:
     """One video, compressed for a question or (``question`` None) as far as that goes without one.
 
     Attributes:
-        sampling, recipe: the settings it was made with.
+        sampling, recipe, prompting: the settings it was made with.
+        subtitles: None: there were none, or none were asked for.
         kept: the kept frames' numbers among the sampled ones.
         timeline: every sampled frame, kept or not.
         notices: what a user should know about how it was made (smaller batches after running out of memory), or of what
@@ -101,6 +118,8 @@ class Compression:
     timing: Timing
     memory: Memory
     cache: CacheUse
+    prompting: PromptOptions = field(default_factory=PromptOptions)
+    subtitles: SubtitleUse | None = None
 
     def evidence(self, count: int = USUAL_MOMENTS) -> Evidence:
         """The moments with the highest relevance for the question, ``count`` at most, and what was not seen."""
@@ -129,13 +148,18 @@ class Answer:
     finish_reason: FinishReason
     compression: Compression
     generation: GenerationOptions
-    history: History = History()
+    history: History = field(default_factory=History)
     reused_tokens: int = 0
 
     @property
     def question(self) -> str:
         """The question that was answered."""
         return self.compression.question or ""
+
+    @property
+    def choice(self) -> str | None:
+        """The letter of the option that the answer means; None: none, or there were no options."""
+        return chosen(self.text, self.compression.prompting.choices)
 
 
 @dataclass(frozen=True)

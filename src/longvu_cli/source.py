@@ -275,7 +275,7 @@ class _StreamSource:
     def _open(self) -> None:
         """Open the file and decode its first frame, which fixes the origin of time and the size of the frames."""
         name = printable(self._file.name)
-        self._container = _open_container(self._file, accelerated=self._accelerated)
+        self._container = open_container(self._file, accelerated=self._accelerated)
         try:
             self._stream, self._choice = _choose_stream(self._container, name)
             context = self._stream.codec_context
@@ -469,7 +469,7 @@ class _StreamSource:
             Irregular: the file is not there any more; the one that is open can be read on.
         """
         try:
-            with _open_container(self._file, accelerated=self._accelerated) as container:
+            with open_container(self._file, accelerated=self._accelerated) as container:
                 context = cast(VideoStream, container.streams[self._stream.index]).codec_context
         except (NotAVideo, DeviceUnavailable, OSError):
             raise Irregular from None
@@ -689,7 +689,13 @@ class _Ahead:
     channel: Channel[Picture] | None
 
 
-def _open_container(file: Path, *, accelerated: bool) -> InputContainer:
+def open_container(file: Path, *, accelerated: bool = False) -> InputContainer:
+    """Open a file of an accepted format; nothing that it names is opened.
+
+    Raises:
+        DeviceUnavailable: the GPU's decoder does not know the codec.
+        NotAVideo: its format is not accepted.
+    """
     name = printable(file.name)
     while True:
         try:

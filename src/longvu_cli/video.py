@@ -6,11 +6,13 @@
     isolation.py         the decoding processes, seen from here
     decoding_server.py   one of them, seen from within
     source.py            the file, opened and decoded
+    text_track.py        the lines of a text track in it
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,12 +20,13 @@ from typing import Self
 from PIL import Image
 
 from longvu_cli.config import DecodingOptions, SamplingOptions
+from longvu_cli.cues import Cue
 from longvu_cli.errors import UsageError
 from longvu_cli.frames import Frame, Source, VideoInfo
-from longvu_cli.isolation import IsolatedSource, is_available
+from longvu_cli.isolation import IsolatedSource, IsolatedTrack, is_available
 from longvu_cli.video_file import printable, readable_file
 
-__all__ = ["Frame", "Video", "VideoInfo", "save_frames"]
+__all__ = ["Frame", "Video", "VideoInfo", "save_frames", "text_track"]
 
 DEFAULT_SAMPLING = SamplingOptions()
 DEFAULT_DECODING = DecodingOptions()
@@ -142,6 +145,21 @@ def save_frames(
     if len(written) < len(wanted):
         raise UsageError(f"the video has only {len(written)} of the {len(wanted)} frames that were to be saved")
     return written
+
+
+def text_track(path: str | Path, decoding: DecodingOptions = DEFAULT_DECODING) -> tuple[Cue, ...]:
+    """The lines of the video's own text track, in the order of the file; none where it has none.
+
+    Raises:
+        VideoError: see :class:`Video`.
+    """
+    file = readable_file(path)
+    if decoding.isolated and is_available():
+        with closing(IsolatedTrack(file, decoding)) as track:
+            return tuple(track.cues())
+    from longvu_cli.text_track import track_cues
+
+    return tuple(track_cues(file, lambda: None))
 
 
 def _source(file: Path, sampling: SamplingOptions, decoding: DecodingOptions) -> Source:

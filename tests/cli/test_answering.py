@@ -4,6 +4,7 @@ import shutil
 import sys
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,15 @@ from PIL import Image
 
 from cli.conftest import Longvu
 from cli.running import PARITY, QUESTION, QWEN, run_here
-from longvu_cli.config import CompressionOptions, GenerationOptions
+from longvu_cli.choices import ORDER
+from longvu_cli.config import CompressionOptions, GenerationOptions, PromptOptions
 from longvu_cli.errors import DeviceOutOfMemory
 from longvu_cli.longvu import LongVU
+from longvu_cli.prompt import SYSTEM as SYSTEM_TEXT
+from longvu_cli.results import Chunk
+from longvu_cli.subtitles import HEADING
+from longvu_cli.world.questions import questions
+from longvu_cli.world.story import Story
 
 ONE_FRAME = PARITY / "one_frame.mkv"
 STILL = PARITY / "still_image_landscape.png"
@@ -155,7 +162,7 @@ def test_json_is_one_line_with_every_field(longvu: Longvu, qwen: LongVU, clip: P
     record = one_record(ran.out)
     assert set(record) == {
         *("schema_version", "command", "video", "question", "answer", "finish_reason", "token_ids", "model"),
-        *("settings", "compression", "timing_s", "memory", "cache", "notices", "evidence"),
+        *("settings", "prompt", "compression", "timing_s", "memory", "cache", "notices", "evidence"),
     }
     assert record["schema_version"] == 1
     assert record["command"] == "ask"
@@ -543,3 +550,108 @@ def test_frames_that_cannot_be_written_are_told_in_place_of_the_record(
     ran = longvu("ask", clip, QUESTION, SHORT, "--json", "--no-stats", "--save-frames", tmp_path)
     assert ran.code == 2
     assert one_record(ran.out).keys() == {"schema_version", "error"}
+
+
+# --- the prompt -----------------------------------------------------------------------------------------------------
+
+SRT = "1\n00:00:01,000 --> 00:00:02,500\nGood morning\n\n2\n00:00:05,000 --> 00:00:06,000\nBye\n"
+
+
+def test_what_the_prompt_held_is_in_the_record(longvu: Longvu, clip: Path, tmp_path: Path) -> None:
+    subtitles = tmp_path / "said.srt"
+    subtitles.write_text(SRT)
+    plain = one_record(longvu("ask", clip, QUESTION, SHORT, "--json").out)
+    assert plain["prompt"] == {"system": None, "template": None, "choices": [], "subtitles": None}
+    assert "choice" not in plain
+    options = ("--system", "Be brief.", "--prompt-template", "Look. {question}", "--choices", "red| blue |green")
+    ran = longvu("ask", clip, QUESTION, SHORT, "--json", *options, "--subtitles", subtitles, "--end", 3)
+    record = one_record(ran.out)
+    assert record["prompt"] == {
+        "system": "Be brief.",
+        "template": "Look. {question}",
+        "choices": ["red", "blue", "green"],
+        "subtitles": {"source": str(subtitles), "lines": 1, "read": 1},
+    }
+    assert record["question"] == QUESTION
+    assert record["choice"] is None
+    assert "longvu: warning: the answer names none of the options\n" in ran.err
+    said = [SYSTEM_TEXT, "Be brief."], [QUESTION, f"Look. Question: {QUESTION}"]
+    grown = sum(len(new) - len(old) for old, new in said)
+    grown += len(f"\nOptions:\n(A) red\n(B) blue\n(C) green\n{ORDER}") + len(f"{HEADING}\n[0:01] Good morning\n")
+    # The tiny tokenizer has an id per letter.
+    assert record["compression"]["text_tokens"] == plain["compression"]["text_tokens"] + grown
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--prompt-template", "no place"), "the prompt template has no place for the question"),
+        (("--choices", "one"), "1 options are no choice"),
+        (("--choices", "one||two"), "an option is empty"),
+        (("--subtitles", "/no/where.srt"), "the subtitles /no/where.srt cannot be read: No such file or directory"),
+    ],
+)
+def test_prompts_that_cannot_be_are_refused(longvu: Longvu, clip: Path, options: tuple[str, ...], message: str) -> None:
+    ran = longvu("ask", clip, QUESTION, *options)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+
+
+def test_the_letter_that_an_answer_means_is_told(
+    longvu: Longvu, qwen: LongVU, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompting = PromptOptions(choices=("A red cup", "A blue cup"))
+    like = qwen.answer(clip, QUESTION, prompting=prompting, generation=GenerationOptions(max_new_tokens=1))
+
+    def answers(text: str) -> Iterator[Chunk]:
+        yield Chunk(text=text, token_id=1)
+        yield Chunk(text="", token_id=None, answer=replace(like, text=text))
+
+    for text, letter, note in (("(B)", "B", ""), ("A red cup.", "A", "longvu: the answer is option A\n")):
+        monkeypatch.setattr(LongVU, "stream", lambda *_, text=text, **__: answers(text))
+        ran = longvu("ask", clip, QUESTION, "--choices", "A red cup|A blue cup", "--no-stats")
+        assert (ran.out, ran.err) == (f"{text}\n", note)
+        ran = longvu("ask", clip, QUESTION, "--choices", "A red cup|A blue cup", "--json")
+        assert one_record(ran.out)["choice"] == letter
+
+
+def test_a_question_comes_from_a_file_or_stdin(
+    longvu: Longvu, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(argument: str) -> str:
+        return str(one_record(longvu("ask", clip, argument, SHORT, "--json").out)["question"])
+
+    file = tmp_path / "question.txt"
+    file.write_bytes("\ufeffWo ist die Tasse?\r\nUnd der Löffel?\r\n".encode())
+    assert asked(f"@{file}") == "Wo ist die Tasse?\r\nUnd der Löffel?"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Where?\n")))
+    assert asked("@-") == "Where?"
+    assert asked("@@home?") == "@home?"
+    record = one_record(longvu("stats", clip, f"@{file}", "--json").out)
+    assert record["question"].startswith("Wo ist")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot be read: No such file"), (b"Gr\xfc\xdfe", "is no valid text (UTF-8)"), (b"\n", "is empty")],
+)
+def test_a_question_that_cannot_be_read_is_told(
+    longvu: Longvu, clip: Path, tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    file = tmp_path / "question.txt"
+    if content is not None:
+        file.write_bytes(content)
+    ran = longvu("ask", clip, f"@{file}")
+    assert ran.code == 2
+    assert message in ran.err
+
+
+def test_the_tiny_model_chooses(short_film: tuple[Story, Path], trained_tiny: LongVU) -> None:
+    """It never saw options in training, and is often misled by them; where it names the right one, that is noticed."""
+    told, film = short_film
+    colours = ("Red.", "Black.", "Orange.", "Yellow.")
+    asked = [question for question in questions(told) if question.kind == "colour"]
+    answers = [trained_tiny.answer(film, one.text, prompting=PromptOptions(choices=colours)) for one in asked]
+    letters = dict(zip(colours, "ABCD", strict=True))
+    assert [answer.choice for answer in answers] == [letters.get(answer.text) for answer in answers]
+    assert any(answer.choice == letters[one.answer] for answer, one in zip(answers, asked, strict=True))

@@ -187,6 +187,16 @@ def test_stats_shows_what_was_kept(chat: Chat) -> None:
     assert "read by" not in ran.out
 
 
+def test_evidence_lists_the_moments_of_the_last_answer(chat: Chat) -> None:
+    ran = chat(
+        "/evidence", QUESTION, "/evidence", "/evidence 1", "/evidence x", "/evidence 0", options=(SHORT, "--json")
+    )
+    assert "there is no answer yet" in ran.err
+    assert ran.err.count("is no number of moments") == 2
+    assert ran.err.count("0:00") >= 2
+    assert "0:00" not in ran.out
+
+
 def test_the_conversation_is_saved_as_text_and_as_json_lines(chat: Chat, tmp_path: Path) -> None:
     text, lines = tmp_path / "talk.txt", tmp_path / "talk.jsonl"
     ran = chat("One?", f"/save {text}", f"/save {lines}", "Two?", f"/save {text}")

@@ -13,15 +13,17 @@ from longvu_cli.cli.loading import load_model
 from longvu_cli.cli.options import (
     AnswerFlags,
     CacheFlags,
+    ChoiceFlags,
     CompressionFlags,
+    ContextFlags,
     EvidenceFlags,
     ModelFlags,
     SummaryFlags,
     VideoFlags,
 )
 from longvu_cli.cli.output import Output
-from longvu_cli.cli.text import spoken
-from longvu_cli.config import CompressionOptions, DecodingOptions, GenerationOptions, SamplingOptions
+from longvu_cli.cli.questions import question_of
+from longvu_cli.config import CompressionOptions, DecodingOptions, GenerationOptions, PromptOptions, SamplingOptions
 from longvu_cli.errors import LongVUError, UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ SaveFrames = Annotated[
 ]
 
 
+_Settings = tuple[SamplingOptions, CompressionOptions, PromptOptions, GenerationOptions]
 _NO_EVIDENCE = EvidenceFlags()
 
 
@@ -56,6 +59,8 @@ def ask(
     compression: CompressionFlags,
     cache: CacheFlags,
     answer: AnswerFlags,
+    context: ContextFlags,
+    choice: ChoiceFlags,
     evidence: EvidenceFlags,
     summary: SummaryFlags,
 ) -> int:
@@ -65,10 +70,10 @@ def ask(
     moments that matter most for the question, and what the model did not see.
     """
     evidence.verify(output.options)
-    question = spoken(question)
+    question = question_of(question)
     if not question.strip():
         raise UsageError("the question is empty", hint="use `longvu describe` for a description")
-    settings = moments.options(), compression.options(), answer.options()
+    settings = moments.options(), compression.options(), context.options(choice.texts()), answer.options()
     require_video(video, settings[0], moments.decoding())
     require_folder(save_frames)
     require_clips(evidence.clip)
@@ -87,6 +92,7 @@ def describe(
     compression: CompressionFlags,
     cache: CacheFlags,
     answer: AnswerFlags,
+    context: ContextFlags,
     summary: SummaryFlags,
 ) -> int:
     """Describe each video.
@@ -95,7 +101,7 @@ def describe(
     that cannot be read is reported, the others go on, and the exit code is 6. With --save-frames, several videos have
     a folder each, named by their number.
     """
-    settings = moments.options(), compression.options(), answer.options()
+    settings = moments.options(), compression.options(), context.options(), answer.options()
     if len(videos) == 1:
         require_video(videos[0], settings[0], moments.decoding())
     require_folder(save_frames)
@@ -131,6 +137,15 @@ def tell(video: str, compression: Compression, output: Output) -> None:
         output.warning(f"{video}: {warning}")
     for notice in compression.notices:
         output.warning_once(notice)
+
+
+def tell_choice(answer: Answer, output: Output) -> None:
+    """Which of the options the answer means, where it is more than a letter, or none."""
+    choices = answer.compression.prompting.choices
+    if choices and answer.choice is None:
+        output.warning("the answer names none of the options")
+    elif answer.choice is not None and answer.text.strip(" ().:") != answer.choice:
+        output.note(f"the answer is option {answer.choice}")
 
 
 def require_folder(folder: Path | None) -> None:
@@ -199,7 +214,7 @@ def _answer(
     command: str,
     video: str,
     question: str,
-    settings: tuple[SamplingOptions, CompressionOptions, GenerationOptions],
+    settings: _Settings,
     moments: VideoFlags,
     frames_to: Path | None,
     output: Output,
@@ -209,7 +224,7 @@ def _answer(
     from longvu_cli.cli.rendering import summary
     from longvu_cli.records import answer_record
 
-    sampling, compression, generation = settings
+    sampling, compression, prompting, generation = settings
     answer: Answer | None = None
     with output.progress():
         for chunk in loaded.stream(
@@ -217,6 +232,7 @@ def _answer(
             question,
             sampling=sampling,
             compression=compression,
+            prompting=prompting,
             generation=generation,
             on_progress=output.on_progress,
         ):
@@ -226,6 +242,7 @@ def _answer(
     assert answer is not None, "the last chunk carries the answer"
     output.answer_end()
     tell(video, answer.compression, output)
+    tell_choice(answer, output)
     if frames_to is not None:
         write_frames(video, sampling, moments.decoding(), answer.compression.kept, frames_to, output)
     found, clips = tell_evidence(video, answer.compression, wanted, moments.decoding(), output)

@@ -15,7 +15,7 @@ import typer
 
 from longvu_cli.cli.errors import OK, SOME_FAILED
 from longvu_cli.cli.loading import load_model
-from longvu_cli.cli.options import AnswerFlags, CacheFlags, CompressionFlags, ModelFlags, VideoFlags
+from longvu_cli.cli.options import AnswerFlags, CacheFlags, CompressionFlags, ContextFlags, ModelFlags, VideoFlags
 from longvu_cli.cli.output import Output, OutputFailed, UnexpectedError
 from longvu_cli.errors import LongVUError, UsageError
 
@@ -63,6 +63,7 @@ def batch(
     compression: CompressionFlags,
     cache: CacheFlags,
     answer: AnswerFlags,
+    context: ContextFlags,
 ) -> int:
     """Answer many questions about many videos, with one load of the model.
 
@@ -78,7 +79,7 @@ def batch(
 
     if retry_failed and results is None:
         raise UsageError("--retry-failed needs --output", hint="name the file of the earlier results")
-    defaults = Settings(moments.options(), compression.options(), answer.options())
+    defaults = Settings(moments.options(), compression.options(), answer.options(), context.options())
     content = _read(manifest)
     rows = read_manifest(content, manifest if manifest == _STDIN else os.path.abspath(manifest), defaults)
     with _open_results(results, output) as opened:
@@ -163,6 +164,7 @@ class _Answerer:
             row.question,
             sampling=settings.sampling,
             compression=settings.compression,
+            prompting=settings.prompting,
             generation=settings.generation,
             on_progress=self._output.on_progress,
         )

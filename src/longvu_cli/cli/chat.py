@@ -14,7 +14,7 @@ import typer
 from longvu_cli.cli.answering import require_video, tell
 from longvu_cli.cli.errors import OK, SOME_FAILED, exit_code
 from longvu_cli.cli.loading import load_model
-from longvu_cli.cli.options import AnswerFlags, CacheFlags, CompressionFlags, ModelFlags, VideoFlags
+from longvu_cli.cli.options import AnswerFlags, CacheFlags, CompressionFlags, ContextFlags, ModelFlags, VideoFlags
 from longvu_cli.cli.output import Output
 from longvu_cli.cli.text import spoken
 from longvu_cli.errors import LongVUError, UsageError
@@ -37,21 +37,25 @@ def chat(
     compression: CompressionFlags,
     cache: CacheFlags,
     answer: AnswerFlags,
+    context: ContextFlags,
 ) -> int:
     """Ask one question after another about a video.
 
     The video is watched once, and earlier questions and answers are understood. At a terminal: /stats shows what was
-    kept of the video for the last question, /save FILE writes the conversation (as JSON lines where the name ends in
-    .jsonl), /reset forgets what was said, /help and /quit do what they say; Ctrl-C stops an answer.
+    kept of the video for the last question, /evidence the moments that matter most for it, /save FILE writes the
+    conversation (as JSON lines where the name ends in .jsonl), /reset forgets what was said, /help and /quit do what
+    they say; Ctrl-C stops an answer.
 
     Questions can be piped in, too, one a line: each answer is then one line of stdout. The exit code is 6 if some of
     several could not be answered.
     """
-    settings = moments.options(), compression.options(), answer.options()
-    require_video(video, settings[0], moments.decoding())
+    sampling, prompting, generation = moments.options(), context.options(), answer.options()
+    compressing = compression.options()
+    require_video(video, sampling, moments.decoding())
     loaded = load_model(model, "ANSWER", output, cache, moments.decoding())
-    sampling, compressing, generation = settings
-    talk = loaded.conversation(video, sampling=sampling, compression=compressing, generation=generation)
+    talk = loaded.conversation(
+        video, sampling=sampling, compression=compressing, prompting=prompting, generation=generation
+    )
     if sys.stdin.isatty() and output.at_terminal:
         return _Chat(talk, video, output, is_typed=True).hear(_typed_lines(output))
     return _Chat(talk, video, output, is_typed=False).hear(_piped_lines())
@@ -71,6 +75,7 @@ class _Chat:
         self._written: set[Path] = set()
         self._commands: dict[str, Callable[[str], None]] = {
             "stats": self._stats,
+            "evidence": self._evidence,
             "save": self._save,
             "reset": self._reset,
             "help": self._help,
@@ -163,6 +168,17 @@ class _Chat:
 
         self._output.show(stats(self._last.compression))
 
+    def _evidence(self, count: str) -> None:
+        if self._last is None:
+            raise UsageError("there is no answer yet", hint="ask a question first")
+        if count and not (count.isdecimal() and int(count)):
+            raise UsageError(f"{count} is no number of moments", hint="/evidence, or /evidence 5")
+        from longvu_cli.cli.rendering import evidence_told
+
+        compression = self._last.compression
+        found = compression.evidence(int(count)) if count else compression.evidence()
+        self._output.show(evidence_told(compression, found))
+
     def _save(self, name: str) -> None:
         if not name:
             raise UsageError("/save needs the name of a file", hint="/save talk.txt, or /save talk.jsonl")
@@ -194,6 +210,7 @@ class _Chat:
 
 _HELP = """\
 /stats      what was kept of the video for the last question
+/evidence   the moments that matter most for the last question (/evidence 5: five), and what was not seen
 /save FILE  write the conversation to a file (as JSON lines where its name ends in .jsonl)
 /reset      forget what was said
 /quit       end; so does Ctrl-D
@@ -212,7 +229,7 @@ def _typed_lines(output: Output) -> Iterator[str]:
     from prompt_toolkit.completion import WordCompleter
     from prompt_toolkit.output import create_output
 
-    words = [f"{_COMMAND}{name}" for name in ("stats", "save", "reset", "help", "quit")]
+    words = [f"{_COMMAND}{name}" for name in ("stats", "evidence", "save", "reset", "help", "quit")]
     session: PromptSession[str] = PromptSession(
         output=create_output(sys.stderr),
         completer=WordCompleter(words, sentence=True),

@@ -17,7 +17,9 @@ import typer
 
 from longvu_cli.cli.errors import run
 from longvu_cli.cli.output import Output, OutputOptions
+from longvu_cli.cli.text import spoken
 from longvu_cli.config import (
+    QUESTION_PLACE,
     Anchor,
     CompressionOptions,
     Decoder,
@@ -26,6 +28,7 @@ from longvu_cli.config import (
     GenerationOptions,
     ModelOptions,
     Orientation,
+    PromptOptions,
     Quantization,
     RecipeName,
     SamplingOptions,
@@ -191,6 +194,49 @@ class CompressionFlags:
     def options(self) -> CompressionOptions:
         """As the library takes them."""
         return CompressionOptions(**vars(self))
+
+
+@dataclass(frozen=True)
+class ContextFlags:
+    """What the prompt holds beside the question."""
+
+    subtitles: Annotated[
+        str | None,
+        _option(
+            "--subtitles",
+            panel=_ANSWER,
+            metavar="FILE|auto",
+            help="Read subtitles (srt, vtt, ass) with the question; auto: beside the video, or a text track in it.",
+        ),
+    ] = None
+    system: Annotated[str | None, _option("--system", panel=_ANSWER, help="System text [the released one].")] = None
+    prompt_template: Annotated[
+        str | None,
+        _option("--prompt-template", panel=_ANSWER, help=f"Text around the question, with {QUESTION_PLACE} for it."),
+    ] = None
+
+    def options(self, choices: Sequence[str] = ()) -> PromptOptions:
+        """As the library takes them."""
+        return PromptOptions(
+            system=None if self.system is None else spoken(self.system),
+            prompt_template=None if self.prompt_template is None else spoken(self.prompt_template),
+            choices=tuple(choices),
+            subtitles=self.subtitles,
+        )
+
+
+@dataclass(frozen=True)
+class ChoiceFlags:
+    """Options to choose from."""
+
+    choices: Annotated[
+        str | None,
+        _option("--choices", panel=_ANSWER, metavar="A|B|C", help="Options to choose from; the answer is a letter."),
+    ] = None
+
+    def texts(self) -> tuple[str, ...]:
+        """The options, in their order."""
+        return () if self.choices is None else tuple(spoken(part).strip() for part in self.choices.split("|"))
 
 
 @dataclass(frozen=True)

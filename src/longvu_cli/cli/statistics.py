@@ -28,7 +28,7 @@ from longvu_cli.cli.options import (
     VideoFlags,
 )
 from longvu_cli.cli.output import Output
-from longvu_cli.cli.text import spoken
+from longvu_cli.cli.questions import question_of
 from longvu_cli.errors import UsageError
 
 
@@ -68,7 +68,7 @@ def stats(
     evidence.verify(output.options)
     if not summary.stats and not output.options.json:
         raise UsageError("--no-stats leaves `longvu stats` nothing to print", hint="add --json, or leave it out")
-    question = None if question is None else spoken(question)
+    question = None if question is None else question_of(question)
     if question is not None and not question.strip():
         raise UsageError("the question is empty", hint="leave it out to see what holds for every question")
     if question is None and evidence.wanted:
