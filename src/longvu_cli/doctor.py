@@ -44,6 +44,7 @@ REQUIRED = {
     "typer": "typer",
     "prompt_toolkit": "prompt-toolkit",
     "pysubs2": "pysubs2",
+    "jinja2": "jinja2",
 }
 OPTIONAL = {
     "bitsandbytes": ("bitsandbytes", "--quantize needs it: pip install bitsandbytes"),
