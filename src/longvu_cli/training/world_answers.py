@@ -22,7 +22,8 @@ from longvu_cli.interpolation import resize_grid
 from longvu_cli.pipeline import Vision
 from longvu_cli.token_grid import Crop, with_newlines
 from longvu_cli.training.world_pictures import Camera168, Shown
-from longvu_cli.training.world_videos import VideoBatch
+from longvu_cli.training.world_videos import THING_WORDS, VideoBatch
+from longvu_cli.world.things import THINGS
 
 # Weight of an answer's loss, which is a sum over its tokens.
 ANSWER_WEIGHT = 0.3
@@ -32,6 +33,10 @@ RELEVANCE_WEIGHT = 0.2
 WORDS_WEIGHT = 0.1
 # Weight of the loss that makes tokens tell their place in the picture.
 WHERE_WEIGHT = 0.1
+# Weight of the loss that makes the decoder's tokens tell what is left of the thing that they show, and the layer after
+# which they do: what a question about it is answered from.
+LEFT_WEIGHT = 0.1
+_LEFT_LAYER = 2
 _SILENCE = 3.0
 # Frames that go through the towers together.
 _FRAMES_TOGETHER = 1024
@@ -49,6 +54,12 @@ class AnswerModel(nn.Module):
     def __init__(self, vision: Vision, decoder: Any, recipe: Recipe, word_ids: Sequence[int]) -> None:
         super().__init__()
         self.probe = nn.Linear(decoder.config.hidden_size, 2 * recipe.high_side)
+        self.left_probe = nn.Linear(decoder.config.hidden_size, len(THING_WORDS))
+        for probe in (self.probe, self.left_probe):  # that begin by pulling at nothing
+            nn.init.zeros_(probe.weight)
+            nn.init.zeros_(probe.bias)
+        self._middle: list[torch.Tensor] = []
+        decoder.model.layers[_LEFT_LAYER].register_forward_hook(lambda _, __, hidden: self._middle.append(hidden))
         self.register_buffer("_word_ids", torch.tensor(word_ids), persistent=False)
         self._last: tuple[Shown, torch.Tensor, torch.Tensor] | None = None
         self.connector = vision.connector
@@ -69,10 +80,12 @@ class AnswerModel(nn.Module):
         relevance = self._relevance_loss(scores, batch)
         tokens = self._without_newlines(high)
         words, where = self._words_loss(tokens, batch), self._where_loss(tokens)
-        visual, lengths = self._visual(high, low, scores.detach(), batch)
+        visual, lengths, shown = self._visual(high, low, scores.detach(), batch)
         before = embeddings(self._put(batch.before))
         prefix = torch.cat((before.expand(len(batch), -1, -1), visual), dim=1)
+        self._middle.clear()
         logits, targets, row_of = self._answers(prefix, lengths + len(before), rows, batch)
+        left = self._left_loss(self._middle[0][:, len(before) :], shown)
         losses = functional.cross_entropy(logits.float(), targets, reduction="none")
         count = len(batch.ids)
         per_row = torch.zeros(count, device=self._device).index_add(0, row_of, losses)
@@ -81,11 +94,16 @@ class AnswerModel(nn.Module):
         wrong = torch.zeros(count, device=self._device).index_add(0, row_of, (logits.argmax(-1) != targets).float())
         self.right = wrong == 0
         return {
-            "loss": ANSWER_WEIGHT * answer + RELEVANCE_WEIGHT * relevance + WORDS_WEIGHT * words + WHERE_WEIGHT * where,
+            "loss": ANSWER_WEIGHT * answer
+            + RELEVANCE_WEIGHT * relevance
+            + WORDS_WEIGHT * words
+            + WHERE_WEIGHT * where
+            + LEFT_WEIGHT * left,
             "answer": answer.detach(),
             "relevance": relevance.detach(),
             "words": words.detach(),
             "where": where.detach(),
+            "left": left.detach(),
             "right": self.right.float().mean(),
         }
 
@@ -135,6 +153,28 @@ class AnswerModel(nn.Module):
         loss: torch.Tensor = functional.binary_cross_entropy_with_logits(logits.float(), shown) * len(words)
         return loss
 
+    def _left_loss(self, hidden: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+        """How badly the decoder's hidden states at tokens that show a thing tell what is left of it.
+
+        Args:
+            hidden: [B, most, h] at the visual tokens.
+            shown: [B, most, 1 + W′] whether a token shows a thing, and the words for what is left of it.
+        """
+        there = shown[..., 0]
+        logits = self.left_probe(functional.rms_norm(hidden[there], hidden.shape[-1:])) - _SILENCE
+        loss = functional.binary_cross_entropy_with_logits(logits.float(), shown[there][:, 1:].float(), reduction="sum")
+        return loss / there.sum().clamp(min=1)
+
+    def _slots(self, batch: VideoBatch) -> torch.Tensor:
+        """[F, n_high + n_low, 1 + W′]: what :meth:`_left_loss` wants to know of every token that could be read."""
+        high, low = self._recipe.high_side, self._recipe.low_side
+        shows = self._put(batch.words)[..., : len(THINGS)].any(dim=-1, keepdim=True)
+        of_high = torch.cat((shows, self._put(batch.left)), dim=-1).unflatten(1, (high, high))
+        step = high // low
+        of_low = of_high.unflatten(2, (low, step)).unflatten(1, (low, step)).any(dim=2).any(dim=3)
+        parts = (functional.pad(part, (0, 0, 0, 1)).flatten(1, 2) for part in (of_high, of_low))
+        return torch.cat(tuple(parts), dim=1)
+
     def _scores(self, low: torch.Tensor, rows: torch.Tensor, batch: VideoBatch) -> torch.Tensor:
         """[R, T]: each frame's relevance for each row's question (paper, eq. 1); −inf beyond the video."""
         inside = torch.arange(rows.shape[1], device=self._device) < self._put(batch.prompt)[:, None]
@@ -158,8 +198,8 @@ class AnswerModel(nn.Module):
 
     def _visual(
         self, high: torch.Tensor, low: torch.Tensor, scores: torch.Tensor, batch: VideoBatch
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the decoder reads of each video: [B, most, h], padded at the end, and how many tokens of it."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the decoder reads of each video: [B, most, h], padded at the end; how many tokens; what they show."""
         video, place = self._put(batch.video), self._put(batch.place)
         is_high = self._is_high(scores, batch)[video, place]
         keep = torch.cat(
@@ -179,7 +219,10 @@ class AnswerModel(nn.Module):
         position = torch.arange(len(of_video), device=self._device) - first[of_video]
         visual = tokens.new_zeros(len(batch), int(lengths.max()), tokens.shape[-1])
         visual[of_video, position] = tokens
-        return visual, lengths
+        slots = self._slots(batch)
+        shown = slots.new_zeros(*visual.shape[:2], slots.shape[-1])
+        shown[of_video, position] = slots[frame, slot]
+        return visual, lengths, shown
 
     def _is_high(self, scores: torch.Tensor, batch: VideoBatch) -> torch.Tensor:
         """[B, T]: which frames are read at full resolution, by the best of their ranks for the video's questions."""

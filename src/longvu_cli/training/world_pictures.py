@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,11 +12,13 @@ import torch
 from torch.nn import functional
 
 from longvu_cli.world.render import FILM_SIDE, RIM, Painter, SceneArrays, cut, light_of, offset, scene_arrays
-from longvu_cli.world.story import Camera, Scene, Story
+from longvu_cli.world.story import Camera, Item, Scene, Story
 
 # The towers of the tiny model see half the film's pixels.
 _SCALE = 2
 SIDE = FILM_SIDE // _SCALE
+# Things on one piece of furniture stand nearer to each other than this, in frame sides, and exactly as high.
+_BESIDE = 0.3
 # Noise and blur stand for what a codec does.
 _NOISE = 0.03
 
@@ -126,23 +129,49 @@ def kept_moments(story: Story, threshold: float, likeness: float) -> npt.NDArray
 # --- what the towers are taught ------------------------------------------------------------------------------------
 
 
-def patch_labels(
-    scene: Scene, camera: Camera, side: int, names: Sequence[str], colours: Sequence[str | None]
-) -> npt.NDArray[np.int64]:
-    """What is at each patch's middle: [side, side, 2], number of the drawing and of its colour, 0 for none.
+def patch_items(scene: Scene, camera: Camera, side: int) -> npt.NDArray[np.int64]:
+    """Which of the scene's items is at each patch's middle: [side, side], its number from 1, 0 for none.
 
     Later items cover earlier ones.
     """
     row, column = offset(camera, 1)
     steps = (np.arange(side) + 0.5) / side
     xs, ys = steps + (column - RIM) / FILM_SIDE, steps + (row - RIM) / FILM_SIDE
-    labels = np.zeros((side, side, 2), np.int64)
-    for item in scene.items:
+    items = np.zeros((side, side), np.int64)
+    for number, item in enumerate(scene.items, start=1):
         # Furniture hangs from the upper edge of its drawing and takes less than half of it.
         below = 0.44 if item.colour is not None else -0.06
         wide = 0.44 if item.colour is not None else 0.48
         inside_x = np.abs(xs - item.x) < wide * item.size
         inside_y = (ys > item.y - 0.47 * item.size) & (ys < item.y + below * item.size)
-        colour = 0 if item.colour is None else 1 + colours.index(item.colour)
-        labels[np.ix_(inside_y, inside_x)] = 1 + names.index(item.name), colour
-    return labels
+        items[np.ix_(inside_y, inside_x)] = number
+    return items
+
+
+def patch_labels(
+    scene: Scene, camera: Camera, side: int, names: Sequence[str], colours: Sequence[str | None]
+) -> npt.NDArray[np.int64]:
+    """What is at each patch's middle: [side, side, 2], number of the drawing and of its colour, 0 for none."""
+    labels = [(0, 0)]
+    for item in scene.items:
+        labels.append((1 + names.index(item.name), 0 if item.colour is None else 1 + colours.index(item.colour)))
+    return np.array(labels, np.int64)[patch_items(scene, camera, side)]
+
+
+def neighbours(scene: Scene) -> dict[int, int]:
+    """The thing left of each one that has one on its piece of furniture: the items' numbers, from 1."""
+    things = [(number, item) for number, item in enumerate(scene.items, start=1) if item.colour is not None]
+    found: dict[int, int] = {}
+    for number, item in things:
+        beside = [
+            (other.x, of_other)
+            for of_other, other in things
+            if 0 < item.x - other.x < _BESIDE and math.isclose(_foot(item), _foot(other), abs_tol=1e-6)
+        ]
+        if beside:
+            found[number] = max(beside)[1]
+    return found
+
+
+def _foot(item: Item) -> float:
+    return item.y + 0.47 * item.size

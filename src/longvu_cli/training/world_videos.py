@@ -15,30 +15,34 @@ from longvu_cli.compression.budget import budget, plan
 from longvu_cli.config import LLMFamily, Recipe
 from longvu_cli.prompt import build_prompt
 from longvu_cli.statistics import Resolution
-from longvu_cli.training.world_pictures import Shown, kept_moments, patch_labels, shown
+from longvu_cli.training.world_pictures import Shown, kept_moments, neighbours, patch_items, patch_labels, shown
 from longvu_cli.world.questions import Question, questions
 from longvu_cli.world.render import offset
-from longvu_cli.world.story import STYLES, Camera, Scene, Split, Story, story
+from longvu_cli.world.story import STYLES, Camera, Direction, Scene, Split, Story, story
 from longvu_cli.world.things import COLOURS, FURNITURE, THINGS
 
 _DRAWINGS, _COLOURS = (*THINGS, *FURNITURE), tuple(COLOURS)
 # How often each kind of question is asked, relative to others.
 _EMPHASIS = {
-    "left": 3.0,
-    "direction": 3.0,
-    "often": 2.0,
+    "count": 3.0,
+    "often": 3.0,
+    "direction": 2.0,
+    "first": 2.0,
+    "left": 2.0,
+    "when": 2.0,
     "describe": 1.5,
-    "first": 1.5,
-    "when": 1.5,
     "needle": 1.0,
-    "count": 0.7,
     "place": 0.7,
-    "yes_no": 0.7,
+    "yes_no": 1.0,
     "colour": 0.5,
 }
 # Stories among which the one is taken that has the most of the rarer kinds.
 _CHOICE = 3
-# What a token can show, as words of the vocabulary.
+_COLUMNS, _ROWS = ("left", "middle", "right"), ("up", "middle", "down")
+# Moments after which a thing is not followed further.
+_FOLLOWED = 8
+# What a thing is, as words of the vocabulary; then what a token can show.
+THING_WORDS = (*THINGS, *_COLOURS)
 WORDS = (*_DRAWINGS, *_COLOURS, *STYLES)
 
 
@@ -79,6 +83,7 @@ class VideoBatch:
         length: [R] ids in all.
         evidence: [R, T] frames that the answer rests on.
         words: [F, Q², W] which of the world's words each full-resolution token shows.
+        left: [F, Q², W′] which of the words for a thing hold for what is left of what it shows.
         kinds: [R] kinds of question.
     """
 
@@ -97,6 +102,7 @@ class VideoBatch:
     length: npt.NDArray[np.int64]
     evidence: npt.NDArray[np.bool_]
     words: npt.NDArray[np.bool_]
+    left: npt.NDArray[np.bool_]
     kinds: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -147,15 +153,14 @@ class WorldVideos(IterableDataset[tuple[VideoBatch, ...]]):
             for told, times in zip(stories, moments, strict=True)
             for t in times.tolist()
         ]
-        frames, words = shown(filmed, chance), words_shown(filmed, self._recipe.high_side)
-        asked = [some(questions(told), group.questions * self._rounds, draw) for told in stories]
-        lists = [everything(told) for told in stories]
+        frames = shown(filmed, chance)
+        words, left = words_shown(filmed, self._recipe.high_side), left_shown(filmed, self._recipe.high_side)
         asked = [
-            [*of_video[: -self._rounds], *[listed] * self._rounds]
-            for listed, of_video in zip(lists, asked, strict=True)
+            [*some(questions(told), (group.questions - 1) * self._rounds, draw), *exercises(told, times, self._rounds)]
+            for told, times in zip(stories, moments, strict=True)
         ]
         return tuple(
-            self._batch(group, moments, frames, words, [of_video[number :: self._rounds] for of_video in asked])
+            self._batch(group, moments, frames, words, left, [of_video[number :: self._rounds] for of_video in asked])
             for number in range(self._rounds)
         )
 
@@ -165,6 +170,7 @@ class WorldVideos(IterableDataset[tuple[VideoBatch, ...]]):
         moments: Sequence[npt.NDArray[np.int64]],
         frames: Shown,
         words: npt.NDArray[np.bool_],
+        left: npt.NDArray[np.bool_],
         asked: Sequence[Sequence[Question]],
     ) -> VideoBatch:
         rows = [self._row(question) for of_video in asked for question in of_video]
@@ -202,6 +208,7 @@ class WorldVideos(IterableDataset[tuple[VideoBatch, ...]]):
             length=np.array([len(row[2]) for row in rows], np.int64),
             evidence=evidence,
             words=words,
+            left=left,
             kinds=tuple(question.kind for question in flat),
         )
 
@@ -227,6 +234,50 @@ class WorldVideos(IterableDataset[tuple[VideoBatch, ...]]):
 
 def _riches(told: Story) -> float:
     return sum(_EMPHASIS[kind] for kind in {question.kind for question in questions(told)})
+
+
+def exercises(told: Story, times: npt.NDArray[np.int64], count: int) -> list[Question]:
+    """``count`` tasks with long answers, whose every word teaches something that questions ask for.
+
+    Args:
+        times: [T] the moments that are looked at.
+    """
+    tasks = [everything(told), right_to_left(told)]
+    moves = following(told, times)
+    if moves is not None:
+        tasks.append(moves)
+    return [tasks[-1 - number % len(tasks)] for number in range(count)]
+
+
+def following(told: Story, times: npt.NDArray[np.int64]) -> Question | None:
+    """Where the thing that moves is at each moment; None when it is not seen moving."""
+    motion = told.motion
+    if motion is None:
+        return None
+    seen = [motion.at(float(t)) for t in times.tolist() if motion.start_s <= t < motion.end_s]
+    if len(seen) < 2:
+        return None
+    across = [_COLUMNS[int(3 * x)] for x, _ in seen]
+    if motion.direction in (Direction.UP, Direction.DOWN):
+        across = [_ROWS[int(3 * y)] for _, y in seen]
+    answer = f" {', '.join(across[:_FOLLOWED])}."
+    return Question("follow", f"Follow the {motion.thing.kind}.", answer, ((motion.start_s, motion.end_s),))
+
+
+def right_to_left(told: Story) -> Question:
+    """All things of each piece of furniture from right to left: after each one comes what is left of it."""
+    sentences = []
+    for index in dict.fromkeys(shot.place for shot in told.shots):
+        place = told.places[index]
+        rows = []
+        for number, stand in enumerate(place.stands):
+            there = [placed for placed in place.things if placed.stand == number]
+            seen = [placed for placed in there if told.seen(index, placed.since_s, placed.until_s)]
+            if seen:
+                seen.sort(key=lambda placed: -placed.x)
+                rows.append(f" {stand.kind} {', '.join(str(placed.thing) for placed in seen)}")
+        sentences.append(f" {place.name}:{';'.join(rows)}.")
+    return Question("right to left", "List everything from right to left.", "".join(sentences))
 
 
 def everything(told: Story) -> Question:
@@ -260,6 +311,27 @@ def words_shown(moments: Sequence[tuple[Scene, Camera]], side: int) -> npt.NDArr
             label = blocks[:, :, column]
             shows[number, np.broadcast_to(part, label.shape)[label > 0], first_word + label[label > 0] - 1] = True
         shows[number, :, len(_DRAWINGS) + len(_COLOURS) + STYLES.index(scene.style)] = True
+    return shows
+
+
+def left_shown(moments: Sequence[tuple[Scene, Camera]], side: int) -> npt.NDArray[np.bool_]:
+    """Which of :data:`THING_WORDS` hold for what is left of the thing that a part shows: [f, side², W′]."""
+    shows = np.zeros((len(moments), side * side, len(THING_WORDS)), np.bool_)
+    seen: dict[tuple[Scene, tuple[int, int]], int] = {}
+    for number, (scene, camera) in enumerate(moments):
+        first = seen.setdefault((scene, offset(camera, 2)), number)
+        if first != number:
+            shows[number] = shows[first]
+            continue
+        beside = neighbours(scene)
+        if not beside:
+            continue
+        items = patch_items(scene, camera, 2 * side)
+        for of_thing, of_left in beside.items():
+            there = (items == of_thing).reshape(side, 2, side, 2).any(axis=(1, 3)).ravel()
+            left = scene.items[of_left - 1]
+            shows[number, there, THINGS.index(left.name)] = True
+            shows[number, there, len(THINGS) + _COLOURS.index(str(left.colour))] = True
     return shows
 
 
