@@ -1,18 +1,16 @@
-"""demo.py and demo_story.py: the clip's story, the questions about it, and what an answer rests on."""
+"""demo.py and demo_story.py: the clip's story, and the questions about it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from longvu_cli import weights
-from longvu_cli.demo import QUESTIONS, DemoQuestion, demo_clip, moments
+from longvu_cli.demo import QUESTIONS, DemoQuestion, demo_clip
 from longvu_cli.demo_story import demo_story
 from longvu_cli.errors import WeightsNotFound
-from longvu_cli.longvu import LongVU
 from longvu_cli.video import Video
 from longvu_cli.world.questions import questions
 from longvu_cli.world.story import Split
@@ -89,19 +87,3 @@ def test_an_installation_without_the_clip_says_so(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(weights, "_TINY_FOLDER", tmp_path)
     with pytest.raises(WeightsNotFound, match="not part of this installation"):
         demo_clip()
-
-
-def test_the_moments_are_those_of_the_most_relevant_frames(qwen: LongVU, parity: Path) -> None:
-    compression = qwen.compress(parity / "short_window.mkv", "Where is the cup?")
-    statistics = compression.statistics
-    scores = {3: 0.9, 7: 0.5, 5: 0.8, 1: 0.5}
-    frames = tuple(replace(frame, relevance=scores.get(frame.index, 0.0)) for frame in statistics.per_frame)
-    scored = replace(compression, statistics=replace(statistics, per_frame=frames))
-    times = {frame.index: frame.time_s for frame in frames}
-    assert moments(scored) == (times[1], times[3], times[5])
-    assert moments(scored, 1) == (times[3],)
-    assert len(moments(scored, 1000)) == len(frames)
-
-
-def test_without_a_question_there_are_no_moments(qwen: LongVU, parity: Path) -> None:
-    assert moments(qwen.compress(parity / "short_window.mkv")) == ()

@@ -1,4 +1,4 @@
-"""What ``longvu demo`` asks about the bundled clip, and the moments that an answer rests on."""
+"""What ``longvu demo`` asks about the bundled clip."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 from longvu_cli.errors import WeightsNotFound
 from longvu_cli.prompt import DESCRIBE
-from longvu_cli.results import Compression
 from longvu_cli.weights import VARIANTS, tiny_folder
 
 CLIP_FILE = "demo.mp4"
@@ -49,13 +48,3 @@ def demo_clip() -> Path:
             hint=f"install the package anew, or ask one of {', '.join(VARIANTS)} about a video of your own",
         )
     return clip
-
-
-def moments(compression: Compression, count: int = 3) -> tuple[float, ...]:
-    """When the kept frames with the highest relevance for the question are shown, in seconds, in order of time.
-
-    Fewer than ``count`` where fewer were kept; none without a question.
-    """
-    scored = [frame for frame in compression.statistics.per_frame if frame.relevance is not None]
-    best = sorted(scored, key=lambda frame: (-(frame.relevance or 0.0), frame.time_s))[:count]
-    return tuple(sorted(frame.time_s for frame in best))

@@ -67,7 +67,6 @@ def demo(output: Output, *, flags: DemoFlags, summary: SummaryFlags) -> int:
 
 def _answer(loaded: LongVU, clip: str, question: str, output: Output) -> Answer:
     from longvu_cli.cli.rendering import moments_line
-    from longvu_cli.demo import moments
     from longvu_cli.records import answer_record
 
     answer: Answer | None = None
@@ -79,8 +78,7 @@ def _answer(loaded: LongVU, clip: str, question: str, output: Output) -> Answer:
     assert answer is not None, "the last chunk carries the answer"
     output.answer_end()
     tell(clip, answer.compression, output)
-    if closest := moments(answer.compression):
-        output.summary(moments_line(closest))
+    output.summary(moments_line(answer.compression.evidence().moments))
     output.record(answer_record("demo", answer))
     return answer
 

@@ -38,9 +38,13 @@ def summary(compression: Compression) -> Text:
     return Text("\n".join(lines), style="dim")
 
 
-def moments_line(moments: Sequence[float]) -> Text:
+def moments_line(moments: Sequence[Moment]) -> Text:
     """The moments of the video that matter most for a question: a line below its answer."""
-    return Text(f"    looked closest at {', '.join(clock(moment) for moment in moments)}", style="dim")
+    return Text(f"    looked closest at {', '.join(map(_stretch, moments))}", style="dim")
+
+
+def _stretch(span: Moment | DroppedSpan | TruncatedSpan) -> str:
+    return f"{clock(span.start_s)} – {clock(span.end_s)}"
 
 
 def stats(compression: Compression, *, strip_width: int = STRIP_WIDTH) -> Group:
@@ -233,7 +237,7 @@ def _moments_told(compression: Compression, found: Evidence) -> Iterator[Rendera
     for rank, moment in enumerate(found.moments, 1):
         table.add_row(
             f"{rank}",
-            f"{clock(moment.start_s)} – {clock(moment.end_s)}",
+            _stretch(moment),
             clock(moment.peak_s),
             f"{moment.relevance:.4g}",
             "" if moment.deviations is None else f"{moment.deviations:+.1f} σ",
@@ -294,11 +298,11 @@ def _dropped(span: DroppedSpan) -> str:
     if span.resembles_s:
         times = ", ".join(clock(time) for time in span.resembles_s)
         why = f"like {times}" + (f" (similarity {span.similarity:.2f})" if span.similarity is not None else "")
-    return f"{clock(span.start_s)} – {clock(span.end_s)}  {_count(span.frames)}, {why}"
+    return f"{_stretch(span)}  {_count(span.frames)}, {why}"
 
 
 def _truncated(span: TruncatedSpan) -> str:
-    return f"{clock(span.start_s)} – {clock(span.end_s)}  {span.tokens:,} tokens of {_count(span.frames)}"
+    return f"{_stretch(span)}  {span.tokens:,} tokens of {_count(span.frames)}"
 
 
 def _count(frames: int) -> str:
