@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from longvu_cli.config import (
     Anchor,
     CompressionOptions,
+    Decoder,
+    DecodingOptions,
     GenerationOptions,
     ModelOptions,
     Orientation,
@@ -20,7 +23,8 @@ from longvu_cli.config import (
 )
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.errors import VideoError
-from longvu_cli.feature_cache import FeatureCache, files_identity
+from longvu_cli.feature_cache import FeatureCache, cache_key, files_identity
+from longvu_cli.feature_folder import FeatureFolder
 from longvu_cli.longvu import LongVU
 from longvu_cli.results import Answer, CacheUse
 from longvu_cli.video import VideoInfo
@@ -201,8 +205,12 @@ def test_other_towers_are_other_features(
 
     # The same files, byte for byte and of the same time: the same towers.
     assert use(loaded(), video) is HIT
-    os.utime(towers / "siglip" / "model.safetensors", ns=(0, 1_000_000_000))
-    assert use(loaded(), video) is MISS
+    for number, file in enumerate(
+        ("siglip/model.safetensors", "dinov2/preprocessor_config.json", "siglip/config.json")
+    ):
+        os.utime(towers / file, ns=(0, 1_000_000_000 + number))
+        assert use(loaded(), video) is MISS, file
+        assert use(loaded(), video) is HIT
 
 
 def test_the_identity_of_files(tmp_path: Path) -> None:
@@ -252,6 +260,31 @@ def test_a_damaged_entry_is_made_again(
     assert (after.cache, after.statistics) == (MISS, before.statistics)
     assert [path.name for path in entries(cache)] == [entry.name]
     assert use(model, video) is HIT
+
+
+def test_a_bit_that_changed_where_the_form_does_not_tell_is_noticed(
+    model: LongVU, video: Path, cache: FeatureCache
+) -> None:
+    use(model, video)
+    (entry,) = entries(cache)
+    content = bytearray(entry.read_bytes())
+    content[-1000] ^= 1
+    entry.write_bytes(content)
+    assert use(model, video) is MISS
+    assert use(model, video) is HIT
+
+
+def test_frames_of_the_gpus_decoder_are_kept_apart(video: Path, model: LongVU) -> None:
+    recipe = CompressionOptions().resolve(model._modules.config)
+    keys = [
+        cache_key(video, SamplingOptions(), recipe, decoding=decoding, model="m", dtype="d", device="cuda")
+        for decoding in (
+            DecodingOptions(),
+            DecodingOptions(decoder=Decoder.CPU, workers=3, isolated=False),
+            DecodingOptions(decoder=Decoder.NVDEC),
+        )
+    ]
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_an_entry_of_another_form_is_made_again(model: LongVU, video: Path, cache: FeatureCache) -> None:
@@ -389,6 +422,32 @@ def test_the_folder_is_where_the_variable_or_platformdirs_says(monkeypatch: pyte
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "user" / name)
     assert FeatureCache.default().folder == tmp_path / "user" / "longvu" / "features"
     assert FeatureCache.default().max_bytes == 10 * 10**9
+
+
+def test_many_at_once_read_write_and_prune_one_folder(tmp_path: Path) -> None:
+    """What is read is whole, whoever writes or prunes meanwhile."""
+    cache = FeatureCache(tmp_path, max_bytes=15_000)  # three entries
+    made = encoded()
+
+    def work(number: int) -> int:
+        hits = 0
+        for turn in range(25):
+            key = "abcde"[(number + turn) % 5]
+            found = cache.get(key)
+            if found is None:
+                cache.put(key, made, INFO)
+            else:
+                hits += 1
+                assert torch.equal(found[0].fused, made.fused)
+            if turn % 10 == 9:
+                FeatureFolder(tmp_path).prune(everything=True)
+        return hits
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(work, range(8))) > 0
+    assert all(path.suffix == ".safetensors" for path in entries(cache))
+    cache.put("f", made, INFO)
+    assert sum(path.stat().st_size for path in entries(cache)) <= cache.max_bytes
 
 
 # --- the command line ----------------------------------------------------------------------------------------------

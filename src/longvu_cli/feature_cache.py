@@ -11,15 +11,17 @@ import json
 import os
 import stat
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from longvu_cli.config import Recipe, SamplingOptions
+from longvu_cli.config import Decoder, DecodingOptions, Recipe, SamplingOptions
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.feature_folder import ASIDE, FACTS, SUFFIX, FeatureFolder
 from longvu_cli.video import VideoInfo
@@ -28,7 +30,7 @@ DEFAULT_MAX_BYTES = 10 * 10**9
 
 # Raised when the features of the same video and settings, or what is kept beside them, change between versions of this
 # package.
-_FORMAT = 2
+_FORMAT = 3
 # Pieces of a video that its digest reads; with its size and time of change they tell one file from another.
 _PIECES, _PIECE_BYTES = 64, 2**16
 
@@ -64,6 +66,8 @@ class FeatureCache:
                     size=(facts["size"][0], facts["size"][1]),
                     image=facts["image"],
                 )
+            if facts["checksum"] != _checksum(encoded):
+                raise ValueError("a bit of it has changed")
             info = VideoInfo(**{**facts["video"], "warnings": tuple(facts["video"]["warnings"])})
         except FileNotFoundError:
             return None
@@ -78,7 +82,13 @@ class FeatureCache:
 
     def put(self, key: str, encoded: EncodedVideo, info: VideoInfo) -> None:
         """Keep an entry. A cache that cannot be written is not an error: the answer does not need it."""
-        facts = {"times": encoded.times, "size": encoded.size, "image": encoded.image, "video": asdict(info)}
+        facts = {
+            "times": encoded.times,
+            "size": encoded.size,
+            "image": encoded.image,
+            "video": asdict(info),
+            "checksum": _checksum(encoded),
+        }
         tensors = {
             "similarity": encoded.similarity.contiguous(),
             "indices": encoded.indices.contiguous(),
@@ -104,17 +114,26 @@ class FeatureCache:
 
 
 def cache_key(
-    path: Path, sampling: SamplingOptions, recipe: Recipe, *, model: str, dtype: str, device: str
+    path: Path,
+    sampling: SamplingOptions,
+    recipe: Recipe,
+    *,
+    decoding: DecodingOptions,
+    model: str,
+    dtype: str,
+    device: str,
 ) -> str | None:
     """A digest of everything that a video's features depend on; None when it is no file that can be read.
 
     Args:
+        decoding: only whether the GPU decodes matters, whose frames were compared for some codecs only.
         model: identifies the weights of the towers and the connector.
         device: kind of device, since kinds round differently.
     """
     facts = {
         "format": _FORMAT,
         "sampling": asdict(sampling),
+        "nvdec": decoding.decoder is Decoder.NVDEC,
         "recipe": [recipe.name, recipe.orientation, recipe.temporal_reduction, recipe.dino_threshold, recipe.still],
         "grids": [recipe.high_side, recipe.low_side],
         "model": model,
@@ -134,6 +153,14 @@ def files_identity(files: Iterable[Path]) -> str:
     """Tells one set of weight files from another: names, sizes and times of change."""
     facts = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _checksum(encoded: EncodedVideo) -> int:
+    """Of all tensors: a disk or a crash may damage an entry where its form does not tell."""
+    checksum = 0
+    for tensor in (encoded.similarity, encoded.indices, encoded.fused):
+        checksum = zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, checksum)
+    return checksum
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -22,6 +22,7 @@ from longvu_cli.pipeline import Vision
 from longvu_cli.prompt import load_tokenizer
 from longvu_cli.sva import Connector
 from longvu_cli.towers import (
+    PIXELS_FILE,
     dinov2_config,
     dinov2_layers,
     dinov2_tower,
@@ -118,8 +119,8 @@ def _load(weights: Weights, part: Part, *, device: torch.device, dtype: torch.dt
         *checkpoint.files_of(connector_shapes),
         *(file for tower in towers for file in tower.files_of(tower.names)),
     ]
-    folders = (weights.checkpoint, weights.siglip, weights.dinov2)
-    files += [folder / CONFIG_FILE for folder in folders]
+    files += [folder / CONFIG_FILE for folder in (weights.checkpoint, weights.siglip, weights.dinov2)]
+    files += [folder / PIXELS_FILE for folder in (weights.siglip, weights.dinov2)]
     return Modules(config, tokenizer, vision, embeddings, language_model, tuple(files), notices)
 
 

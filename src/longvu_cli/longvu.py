@@ -510,6 +510,7 @@ class LongVU:
             path,
             sampling,
             recipe,
+            decoding=self._decoding,
             model=self._vision_identity,
             dtype=self.info.dtype,
             device=self._modules.vision.device.type,

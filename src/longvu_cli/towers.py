@@ -26,6 +26,8 @@ from longvu_cli.interpolation import resize_grid
 from longvu_cli.preprocess import TowerInput, normalise
 
 SIGLIP_PREFIX = "vision_model."
+# Beside a tower's config: how its pixels are normalised.
+PIXELS_FILE = "preprocessor_config.json"
 
 
 class Tower(nn.Module):
@@ -213,11 +215,11 @@ def _config_values(folder: Path, *model_types: str) -> dict[str, Any]:
 
 
 def _tower_input(folder: Path, side: int) -> TowerInput:
-    values = _json(folder / "preprocessor_config.json")
+    values = _json(folder / PIXELS_FILE)
     try:
         return TowerInput(side=side, mean=_triple(values["image_mean"]), std=_triple(values["image_std"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise NotACheckpoint(f"{folder}/preprocessor_config.json does not say how pixels are normalised") from error
+        raise NotACheckpoint(f"{folder}/{PIXELS_FILE} does not say how pixels are normalised") from error
 
 
 def _require_heads(count: int, folder: Path) -> None:

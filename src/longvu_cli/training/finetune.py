@@ -362,7 +362,9 @@ def _features(
         rooms[lesson.video] = max(lesson.room.low_cap, rooms.get(lesson.video, 0))
     keys: dict[Path, str] = {}
     for number, (path, low_cap) in enumerate(rooms.items()):
-        key = cache_key(path, sampling, recipe, model=identity, dtype=dtype, device=vision.device.type)
+        key = cache_key(
+            path, sampling, recipe, decoding=decoding, model=identity, dtype=dtype, device=vision.device.type
+        )
         keys[path] = f"{key}-{low_cap}"
         if number % state.num_processes == state.process_index and cache.get(keys[path]) is None:
             watch = Stopwatch(lambda: synchronize(vision.device))
