@@ -290,6 +290,20 @@ def test_other_files_are_out_of_reach(bad: Path, tmp_path: Path, misbehave: Call
 
 
 @LANDLOCK
+def test_what_decodes_may_import_the_rest_of_itself(bad: Path, misbehave: Callable[..., Server]) -> None:
+    # Wherever the packages lie: an environment may look for them in the folders of others.
+    elsewhere = """\
+path_of = confinement.sysconfig.get_path
+confinement.sysconfig.get_path = lambda name: path_of(name) if name in ("stdlib", "platstdlib") else "/elsewhere"
+"""
+    misbehave("import av.datasets, numpy.polynomial, PIL.ImageMorph", elsewhere)
+    assert len(read(bad)) == 9
+    misbehave(f"open({pytest.__file__!r})")
+    with pytest.raises(DecodingFailed, match="PermissionError"):
+        read(bad)
+
+
+@LANDLOCK
 def test_nobody_is_called(bad: Path, misbehave: Callable[..., Server]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         misbehave(f"socket.create_connection(('127.0.0.1', {listening.getsockname()[1]}))")
@@ -301,7 +315,7 @@ def test_nothing_is_written_even_without_landlock(bad: Path, tmp_path: Path, mis
     target = tmp_path / "written"
     misbehave(
         f"os.write(os.open({str(target)!r}, os.O_CREAT | os.O_WRONLY), b'x')",
-        set_up="confinement._read_only = lambda _: None",
+        set_up="confinement._read_only = lambda *_: None",
     )
     with pytest.raises(DecodingFailed, match=r"OSError: .*File too large"):
         read(bad)

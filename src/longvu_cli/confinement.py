@@ -9,6 +9,7 @@ import signal
 import struct
 import sys
 import sysconfig
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,11 +36,12 @@ def end_with_parent(parent: int) -> None:
             os._exit(1)
 
 
-def confine(file: Path, memory_bytes: int | None) -> None:
+def confine(file: Path, packages: Iterable[Path], memory_bytes: int | None) -> None:
     """Give up for good what reading one file does not need. To be called before there are threads.
 
     Args:
-        file: stays readable; so does the code of Python, and nothing else where the kernel has Landlock.
+        file: stays readable; so does Python's own library, and nothing else where the kernel has Landlock.
+        packages: folders of code that stay readable as well: packages import some of themselves when it is needed.
         memory_bytes: what may be allocated; None: no limit, and access to all files (a GPU's driver needs both).
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -49,7 +51,7 @@ def confine(file: Path, memory_bytes: int | None) -> None:
     _limit(resource.RLIMIT_DATA, memory_bytes)
     _limit(resource.RLIMIT_AS, memory_bytes + _UNUSED_ADDRESSES)
     if sys.platform == "linux":
-        _read_only(file)
+        _read_only(file, packages)
 
 
 def _limit(kind: int, value: int) -> None:
@@ -58,8 +60,8 @@ def _limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
-def _read_only(file: Path) -> None:
-    """Refuse every access to files and TCP but reading this file and the code of Python."""
+def _read_only(file: Path, packages: Iterable[Path]) -> None:
+    """Refuse every access to files and TCP but reading this file, Python's own library and these packages."""
     libc = ctypes.CDLL(None)
     version = libc.syscall(_CREATE_RULESET, None, 0, _ASK_VERSION)
     if version < 1:
@@ -71,8 +73,8 @@ def _read_only(file: Path) -> None:
     if rules < 0:
         return
     _allow(libc, rules, file, _READ_FILE)
-    code = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    for folder in (*code, Path(__file__).parent):
+    library = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
+    for folder in (*library, *packages):
         _allow(libc, rules, folder, _READ_FILE | _READ_DIR)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     libc.syscall(_RESTRICT_SELF, rules, 0)

@@ -21,8 +21,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
+import av
+import numpy
+import PIL
 from PIL import Image
 
+import longvu_cli
 from longvu_cli.config import Decoder, DecodingOptions, SamplingOptions
 from longvu_cli.confinement import confine, end_with_parent
 from longvu_cli.errors import LongVUError
@@ -34,6 +38,8 @@ from longvu_cli.watchdog import Watchdog
 
 # As many long lines as surely fit into a header.
 _CUES_AT_A_TIME = 20
+# Wherever they lie: an environment may look for packages in others, too.
+_PACKAGES = [Path(package.__path__[0]) for package in (longvu_cli, av, numpy, PIL)]
 
 
 def main(control_fd: int) -> None:
@@ -124,7 +130,7 @@ class _Worker:
         request = self._receive()
         file = Path(request["file"])
         # From here on the file has its say.
-        confine(file, request["decoding"]["memory_bytes"] if request["limited"] else None)
+        confine(file, _PACKAGES, request["decoding"]["memory_bytes"] if request["limited"] else None)
         self._watchdog = Watchdog(request["patience_s"])
         threading.Thread(target=self._listen, name="listening", daemon=True).start()
         try:
