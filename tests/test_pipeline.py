@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from longvu_cli import pipeline
 from longvu_cli.adaptive_batch import AdaptiveBatch
 from longvu_cli.compression import temporal_reduction
 from longvu_cli.compression.budget import budget
@@ -29,12 +31,13 @@ from longvu_cli.config import (
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.loading import Modules
 from longvu_cli.pipeline import BATCH, CompressedVideo, Vision, compress, encode
-from longvu_cli.preprocess import square_pixels
+from longvu_cli.preprocess import TowerInput, square_pixels
 from longvu_cli.prompt import build_prompt
+from longvu_cli.repeats import OncePerPicture
 from longvu_cli.statistics import CompressionStatistics, Fate, Regime, Resolution
 from longvu_cli.timing import Stopwatch
 from longvu_cli.towers import Tower
-from longvu_cli.video import Video
+from longvu_cli.video import Frame, Video
 
 # 12 and 30 frames of 64 × 36; the prompt of an empty question has 59 ids.
 SHORT, LONGER = "short_window.mkv", "tiny_context.mkv"
@@ -519,6 +522,66 @@ def test_progress_counts_the_frames(modules: Modules, parity: Path) -> None:
     done = [done for _, done, _ in run.progress]
     assert done == sorted(set(done))
     assert done[-1] == 30
+
+
+# Pictures and how long each stays: some across batches of 16, one for more than a whole batch.
+STAYS = ((1, 3), (2, 1), (3, 20), (4, 2), (1, 40), (5, 1), (6, 5))
+
+
+def encode_stays(modules: Modules, *, shared: bool) -> tuple[EncodedVideo, list[int]]:
+    """The encoded frames of ``STAYS``, and how many of them each tower saw."""
+    pictures = [np.random.default_rng(seed).integers(0, 256, (36, 64, 3), np.uint8) for seed, _ in STAYS]
+    pixels = [picture for picture, (_, stays) in zip(pictures, STAYS, strict=True) for _ in range(stays)]
+    frames = (Frame(i, float(i), one if shared else one.copy()) for i, one in enumerate(pixels))
+    vision, seen = modules.vision, [0, 0]
+
+    def count(which: int, inputs: tuple[torch.Tensor]) -> None:
+        seen[which] += len(inputs[0])
+
+    towers = enumerate((vision.dinov2, vision.siglip))
+    hooks = [tower.register_forward_pre_hook(lambda _, inputs, at=at: count(at, inputs)) for at, tower in towers]
+    encoded = encode(
+        frames,
+        vision,
+        CompressionOptions(dino_threshold=0.0).resolve(modules.config),
+        low_cap=10,
+        still=False,
+        batch=AdaptiveBatch(BATCH),
+        watch=Stopwatch(lambda: None),
+        on_progress=lambda *_: None,
+        expected=None,
+    )
+    for hook in hooks:
+        hook.remove()
+    return encoded, seen
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["the same array", "equal arrays"])
+def test_a_picture_that_stays_is_looked_at_once(
+    modules: Modules, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    quick, seen = encode_stays(modules, shared=shared)
+    # The middle of each window and the first ten frames may be kept: picture 5 is none of them.
+    assert seen == [len(STAYS), len(STAYS) - 1]
+    monkeypatch.setattr(OncePerPicture, "of", lambda _, pictures, compute: compute(list(range(len(pictures)))))
+    slow, seen = encode_stays(modules, shared=shared)
+    assert seen[0] == len(slow.times) == 72
+    assert quick.times == slow.times
+    assert torch.equal(quick.similarity, slow.similarity)
+    assert torch.equal(quick.indices, slow.indices)
+    assert torch.equal(quick.fused, slow.fused)
+
+
+def test_a_picture_that_stays_is_resized_once(modules: Modules, monkeypatch: pytest.MonkeyPatch) -> None:
+    resized: list[int] = []
+
+    def square(pixels: np.ndarray, tower_input: TowerInput) -> np.ndarray:
+        resized.append(tower_input.side)
+        return square_pixels(pixels, tower_input)
+
+    monkeypatch.setattr(pipeline, "square_pixels", square)
+    encode_stays(modules, shared=True)
+    assert len(resized) == 2 * len(STAYS)
 
 
 def test_a_frame_is_seen_the_same_whatever_comes_with_it(modules: Modules, parity: Path) -> None:

@@ -26,7 +26,6 @@ import numpy
 import PIL
 from PIL import Image
 
-import longvu_cli
 from longvu_cli.config import Decoder, DecodingOptions, SamplingOptions
 from longvu_cli.confinement import confine, end_with_parent
 from longvu_cli.errors import LongVUError
@@ -39,7 +38,7 @@ from longvu_cli.watchdog import Watchdog
 # As many long lines as surely fit into a header.
 _CUES_AT_A_TIME = 20
 # Wherever they lie: an environment may look for packages in others, too.
-_PACKAGES = [Path(package.__path__[0]) for package in (longvu_cli, av, numpy, PIL)]
+_PACKAGES = [Path(__file__).parent, *(Path(package.__path__[0]) for package in (av, numpy, PIL))]
 
 
 def main(control_fd: int) -> None:

@@ -23,7 +23,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -42,6 +43,7 @@ from longvu_cli.frame_store import FrameStore
 from longvu_cli.interpolation import resize_grid
 from longvu_cli.prefetch import prefetched
 from longvu_cli.preprocess import square_pixels
+from longvu_cli.repeats import OncePerPicture
 from longvu_cli.statistics import (
     CompressionStatistics,
     Fate,
@@ -114,7 +116,8 @@ def encode(
     """Look at every frame once, as they come, and fuse the features of those that may be kept.
 
     Decoding and preprocessing run ahead in a thread of their own. Nothing holds all frames, pixels or features: the
-    fused grids of frames that may be kept go to a file when they become many.
+    fused grids of frames that may be kept go to a file when they become many. A frame whose pixels are those of the
+    frame before it costs next to nothing.
 
     Args:
         low_cap: frames that fit at low resolution; a shorter video keeps all its frames.
@@ -133,40 +136,53 @@ def encode(
     similarities: list[torch.Tensor] = []
     indices: list[torch.Tensor] = []
     size, mask = (0, 0), None
+    scouted, fused = OncePerPicture(), OncePerPicture()
+
+    def look(tower: Tower, frames: list[_SquareFrame], rows: list[int]) -> torch.Tensor:
+        with watch.stage(_name(tower, vision)):
+            return batch.run(tower, _pixels([frames[row] for row in rows], tower, vision))
+
+    def look_again_and_fuse(frames: list[_SquareFrame], seen: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        features = {scout: seen[rows], second: look(second, frames, rows)}
+        with watch.stage("connector"), torch.inference_mode():
+            return fuse(features[vision.siglip], features[vision.dinov2], mask)
+
     batches = prefetched(_batches(_squared(watch.over("decode", frames), vision, watch), BATCH), AHEAD)
     with FrameStore() as store, closing(batches):
         for frames_now in batches:
             if not times:
                 size = frames_now[0].size
                 mask = tower_mask(size, vision, recipe, image=image)
-            with watch.stage(_name(scout, vision)):
-                seen = batch.run(scout, _pixels(frames_now, scout, vision))
+            seen = scouted.of(_pictures(frames_now), partial(look, scout, frames_now))
             similarity = _similarity(seen, recipe)
             chosen = may_be_kept(similarity, recipe, first=len(times), low_cap=low_cap).nonzero().squeeze(1)
             if len(chosen):
-                with watch.stage(_name(second, vision)):
-                    also_seen = batch.run(second, _pixels([frames_now[i] for i in chosen.tolist()], second, vision))
-                with watch.stage("connector"), torch.inference_mode():
-                    features = {scout: seen[chosen.to(seen.device)], second: also_seen}
-                    store.append(fuse(features[vision.siglip], features[vision.dinov2], mask))
+                frames_chosen = [frames_now[i] for i in chosen.tolist()]
+                look_again = partial(look_again_and_fuse, frames_chosen, seen[chosen.to(seen.device)])
+                store.append(fused.of(_pictures(frames_chosen), look_again))
             indices.append(chosen + len(times))
             times.extend(frame.time_s for frame in frames_now)
             similarities.append(similarity)
             on_progress("encode", len(times), expected)
         all_similarities = torch.cat(similarities)
         kept = keep_frames(all_similarities, recipe, low_cap=low_cap)
-        fused = store.take(torch.searchsorted(torch.cat(indices), kept))
+        grids = store.take(torch.searchsorted(torch.cat(indices), kept))
     return EncodedVideo(
-        times=tuple(times), similarity=all_similarities, indices=kept, fused=fused, size=size, image=image
+        times=tuple(times), similarity=all_similarities, indices=kept, fused=grids, size=size, image=image
     )
 
 
 @dataclass(frozen=True)
 class _SquareFrame:
-    """A frame as the towers see it: uint8 squares, keyed by tower."""
+    """A frame as the towers see it: uint8 squares, keyed by tower.
+
+    Attributes:
+        picture: how many different pictures came before; that of the frame before where it is the same picture.
+    """
 
     time_s: float
     size: tuple[int, int]
+    picture: int
     siglip: np.ndarray
     dinov2: np.ndarray
 
@@ -183,30 +199,54 @@ def _name(tower: Tower, vision: Vision) -> str:
 
 
 def _squared(frames: Iterator[Frame], vision: Vision, watch: Stopwatch) -> Iterator[_SquareFrame]:
-    """Preprocess a few frames at a time side by side, in order."""
+    """Preprocess a few frames at a time side by side, in order; one that shares its pixels with the last, not again."""
 
-    def square(frame: Frame) -> _SquareFrame:
-        height, width = frame.pixels.shape[:2]
-        return _SquareFrame(
-            time_s=frame.time_s,
-            size=(width, height),
-            siglip=square_pixels(frame.pixels, vision.siglip.input),
-            dinov2=square_pixels(frame.pixels, vision.dinov2.input),
-        )
+    def square(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return square_pixels(pixels, vision.siglip.input), square_pixels(pixels, vision.dinov2.input)
 
     workers = os.cpu_count() or 1
+    last: tuple[np.ndarray, Future[tuple[np.ndarray, np.ndarray]]] | None = None
+    before: _SquareFrame | None = None
+
+    def done(frame: Frame, squares: Future[tuple[np.ndarray, np.ndarray]]) -> _SquareFrame:
+        with watch.stage("preprocess", on_device=False):
+            siglip, dinov2 = squares.result()
+        height, width = frame.pixels.shape[:2]
+        return _numbered(_SquareFrame(frame.time_s, (width, height), 0, siglip, dinov2), before)
+
     with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Future[_SquareFrame]] = deque()
+        pending: deque[tuple[Frame, Future[tuple[np.ndarray, np.ndarray]]]] = deque()
         for frame in frames:
-            pending.append(pool.submit(square, frame))
+            if last is None or frame.pixels is not last[0]:
+                last = frame.pixels, pool.submit(square, frame.pixels)
+            pending.append((frame, last[1]))
             if len(pending) > workers:
-                with watch.stage("preprocess", on_device=False):
-                    done = pending.popleft().result()
-                yield done
+                before = done(*pending.popleft())
+                yield before
         while pending:
-            with watch.stage("preprocess", on_device=False):
-                done = pending.popleft().result()
-            yield done
+            before = done(*pending.popleft())
+            yield before
+
+
+def _numbered(frame: _SquareFrame, before: _SquareFrame | None) -> _SquareFrame:
+    """The frame with the number of its picture."""
+    if before is None:
+        return frame
+    if _shows_the_same(frame, before):
+        # The older arrays, so that those of a picture that stays are held once.
+        return replace(before, time_s=frame.time_s)
+    return replace(frame, picture=before.picture + 1)
+
+
+def _shows_the_same(frame: _SquareFrame, before: _SquareFrame) -> bool:
+    """Whether the towers would see no difference."""
+    if frame.siglip is before.siglip and frame.dinov2 is before.dinov2:
+        return True
+    return np.array_equal(frame.siglip, before.siglip) and np.array_equal(frame.dinov2, before.dinov2)
+
+
+def _pictures(frames: list[_SquareFrame]) -> list[int]:
+    return [frame.picture for frame in frames]
 
 
 def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
