@@ -514,8 +514,7 @@ def test_the_command_ends_at_once_while_a_decoder_gets_nowhere(
         begin = time.monotonic()
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
-        # On a busy machine the interpreter alone takes a second or two to end.
-        assert time.monotonic() - begin < 2 * SOON_S
+        assert time.monotonic() - begin < SOON_S
         assert (process.returncode, out) == (code, "") and "Traceback" not in err
         assert gone(family)
 

@@ -9,12 +9,13 @@ it ``longvu --help``) does not wait for torch.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 
+# As type checkers know it: typing itself would be the slowest part of the start.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from longvu_cli.config import CompressionOptions, DecodingOptions, GenerationOptions, ModelOptions, SamplingOptions
     from longvu_cli.errors import LongVUError
     from longvu_cli.evidence import Evidence, Moment
@@ -58,6 +59,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 

@@ -55,7 +55,7 @@ def test_nothing_heavy_is_imported_for(arguments: list[str]) -> None:
 
 def test_the_console_script_is_this_function() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["scripts"] == {"longvu": "longvu_cli.cli.app:main"}
+    assert project["scripts"] == {"longvu": "longvu_cli.cli.start:main"}
 
 
 def test_the_real_command_starts(cli_environment: dict[str, str]) -> None:

@@ -13,17 +13,14 @@ from types import FrameType
 from typing import NoReturn
 
 from longvu_cli.cli.output import Output, OutputFailed
+from longvu_cli.cli.start import INTERRUPTED
 from longvu_cli.errors import DeviceError, LongVUError, UsageError, VideoError, WeightsError
 
 OK = 0
 BUG = 1
 USAGE = 2
 SOME_FAILED = 6
-INTERRUPTED = 130
 TERMINATED = 143
-
-# Windows has no SIGHUP.
-_ENDINGS = [number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP")]
 
 _EXIT_CODES: tuple[tuple[type[LongVUError], int], ...] = (
     (UsageError, USAGE),
@@ -92,14 +89,17 @@ def _quiet_end() -> int:
 
 @contextmanager
 def _signals_raise() -> Iterator[None]:
-    """While it runs, SIGTERM and SIGHUP unwind like Ctrl-C, so that what is open gets closed."""
+    """While it runs, Ctrl-C, SIGTERM and SIGHUP unwind, so that what is open gets closed."""
 
     def unwind(number: int, frame: FrameType | None) -> NoReturn:
         raise Terminated
 
+    # Windows has no SIGHUP.
+    endings = {number: unwind for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP")}
+    handlers = {signal.SIGINT: signal.default_int_handler, **endings}
     # Under nohup, SIGHUP is ignored, and stays so.
-    heard = [number for number in _ENDINGS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, unwind) for number in heard}
+    heard = [number for number in handlers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handlers[number]) for number in heard}
     try:
         yield
     finally:
