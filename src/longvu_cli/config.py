@@ -513,6 +513,13 @@ class PromptOptions:
 
 
 @dataclass(frozen=True)
+class CoverageOptions:
+    """Whether a video that is too long to be seen at once is asked piece by piece (``coverage.py``)."""
+
+    coverage: bool = False
+
+
+@dataclass(frozen=True)
 class ModelOptions:
     """Which weights, from where, and how they are held.
 

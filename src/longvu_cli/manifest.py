@@ -15,6 +15,7 @@ from typing import Any
 from longvu_cli.config import (
     Anchor,
     CompressionOptions,
+    CoverageOptions,
     GenerationOptions,
     Orientation,
     PromptOptions,
@@ -41,10 +42,11 @@ class Settings:
     compression: CompressionOptions
     generation: GenerationOptions
     prompting: PromptOptions = field(default_factory=PromptOptions)
+    covering: CoverageOptions = field(default_factory=CoverageOptions)
 
     def changed(self) -> dict[str, Any]:
         """What differs from the defaults: an option that is added one day leaves the identity of old rows alone."""
-        groups = (self.sampling, self.compression, self.generation, self.prompting)
+        groups = (self.sampling, self.compression, self.generation, self.prompting, self.covering)
         return {
             field.name: asdict(group)[field.name]
             for group in groups
@@ -214,7 +216,7 @@ def _of_cell(column: str, cell: str) -> object:
 
 
 _TEXTS = ("system", "prompt_template", "choices", "subtitles")
-_SWITCHES = ("frame_position_encoding", "query_guided", "spatial_compression")
+_SWITCHES = ("frame_position_encoding", "query_guided", "spatial_compression", "coverage")
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -269,7 +271,13 @@ def _text(values: Mapping[str, object], key: str) -> str:
 
 
 def _settings(values: Mapping[str, object], defaults: Settings) -> Settings:
-    groups: dict[str, dict[str, Any]] = {"sampling": {}, "compression": {}, "generation": {}, "prompting": {}}
+    groups: dict[str, dict[str, Any]] = {
+        "sampling": {},
+        "compression": {},
+        "generation": {},
+        "prompting": {},
+        "covering": {},
+    }
     for key, value in values.items():
         if key in _FACTS or (value is None and key in _OPTIONS):
             continue
@@ -285,6 +293,7 @@ def _settings(values: Mapping[str, object], defaults: Settings) -> Settings:
         compression=replace(defaults.compression, **groups["compression"]),
         generation=replace(defaults.generation, **groups["generation"]),
         prompting=replace(defaults.prompting, **groups["prompting"]),
+        covering=replace(defaults.covering, **groups["covering"]),
     )
 
 
@@ -383,4 +392,5 @@ _OPTIONS: Mapping[str, _Option] = {
     "prompt_template": _Option("prompting", "prompt_template", _words),
     "choices": _Option("prompting", "choices", _texts),
     "subtitles": _Option("prompting", "subtitles", _path),
+    "coverage": _Option("covering", "coverage", _truth),
 }

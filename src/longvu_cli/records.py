@@ -11,6 +11,7 @@ from longvu_cli.config import GenerationOptions
 from longvu_cli.errors import LongVUError
 
 if TYPE_CHECKING:
+    from longvu_cli.coverage import Covered
     from longvu_cli.evidence import Evidence
     from longvu_cli.results import Answer, Compression
 
@@ -52,6 +53,29 @@ def chat_record(turn: int, answer: Answer) -> Record:
     """
     conversation = {"turn": turn, **asdict(answer.history), "reused_tokens": answer.reused_tokens}
     return {**answer_record("chat", answer), "conversation": conversation}
+
+
+def coverage_record(
+    command: str, covered: Covered, found: Evidence | None = None, clips: Sequence[Path] = ()
+) -> Record:
+    """The record of a video that was asked piece by piece: that of the chosen segment, with the merged answer."""
+    record = answer_record(command, covered.answer, found, clips)
+    segments = [
+        {
+            "start_s": segment.start_s,
+            "end_s": segment.end_s,
+            "answer": None if segment.answer is None else segment.answer.text,
+            "relevance": None if segment.best is None else segment.best.relevance,
+            "best_time_s": None if segment.best is None else segment.best.time_s,
+            "truncated_tokens": (
+                None if segment.answer is None else segment.answer.compression.statistics.truncated_tokens
+            ),
+            "chosen": segment in covered.told,
+            "error": None if segment.error is None else error_record(segment.error)["error"],
+        }
+        for segment in covered.segments
+    ]
+    return {**record, "answer": covered.text, "segments": segments}
 
 
 def compression_record(

@@ -16,6 +16,7 @@ from longvu_cli.cli.options import (
     ChoiceFlags,
     CompressionFlags,
     ContextFlags,
+    CoverageFlags,
     EvidenceFlags,
     ModelFlags,
     SummaryFlags,
@@ -44,7 +45,7 @@ SaveFrames = Annotated[
 ]
 
 
-_Settings = tuple[SamplingOptions, CompressionOptions, PromptOptions, GenerationOptions]
+Settings = tuple[SamplingOptions, CompressionOptions, PromptOptions, GenerationOptions]
 _NO_EVIDENCE = EvidenceFlags()
 
 
@@ -61,13 +62,17 @@ def ask(
     answer: AnswerFlags,
     context: ContextFlags,
     choice: ChoiceFlags,
+    covering: CoverageFlags,
     evidence: EvidenceFlags,
     summary: SummaryFlags,
 ) -> int:
     """Answer a question about a video.
 
     The answer streams to stdout; a summary of what was kept of the video follows on stderr, with --evidence after the
-    moments that matter most for the question, and what the model did not see.
+    moments that matter most for the question, and what the model did not see. QUESTION may be @FILE, or @- for stdin.
+
+    With --coverage, a video of which frames or tokens would have to go for lack of room is asked piece by piece; the
+    answer is that of the piece whose best frame is most relevant for the question, and the others are told on stderr.
     """
     evidence.verify(output.options)
     question = question_of(question)
@@ -75,9 +80,16 @@ def ask(
         raise UsageError("the question is empty", hint="use `longvu describe` for a description")
     settings = moments.options(), compression.options(), context.options(choice.texts()), answer.options()
     require_video(video, settings[0], moments.decoding())
+    refuse_frames_of_segments(save_frames, covering)
     require_folder(save_frames)
     require_clips(evidence.clip)
     loaded = load_model(model, "ANSWER", output, cache, moments.decoding())
+    if covering.coverage:
+        from longvu_cli.cli.covering import answer_segments
+
+        return answer_segments(
+            loaded, "ask", video, question, settings, moments, output, evidence, merge_by="relevance"
+        )
     _answer(loaded, "ask", video, question, settings, moments, save_frames, output, evidence)
     return OK
 
@@ -93,35 +105,51 @@ def describe(
     cache: CacheFlags,
     answer: AnswerFlags,
     context: ContextFlags,
+    covering: CoverageFlags,
     summary: SummaryFlags,
 ) -> int:
     """Describe each video.
 
     The model is loaded once for all. With several videos, a line `==> VIDEO <==` goes before each description; one
     that cannot be read is reported, the others go on, and the exit code is 6. With --save-frames, several videos have
-    a folder each, named by their number.
+    a folder each, named by their number. With --coverage, a video that is too long to be seen at once is described
+    piece by piece.
     """
     settings = moments.options(), compression.options(), context.options(), answer.options()
     if len(videos) == 1:
         require_video(videos[0], settings[0], moments.decoding())
+    refuse_frames_of_segments(save_frames, covering)
     require_folder(save_frames)
     loaded = load_model(model, "ANSWER", output, cache, moments.decoding())
     from longvu_cli.prompt import DESCRIBE
 
     # Codes, not errors: an error's traceback would keep the tensors of a video that did not fit.
     failures: list[int] = []
+    some_failed = False
     for number, video in enumerate(videos):
         if len(videos) > 1:
             output.answer_heading(video, first=number == 0)
         try:
             folder = save_frames / f"{number + 1:04}" if save_frames is not None and len(videos) > 1 else save_frames
-            _answer(loaded, "describe", video, DESCRIBE, settings, moments, folder, output)
+            if covering.coverage:
+                some_failed |= _describe_segments(loaded, video, settings, moments, output) == SOME_FAILED
+            else:
+                _answer(loaded, "describe", video, DESCRIBE, settings, moments, folder, output)
         except LongVUError as error:
             failures.append(exit_code(error))
             output.error(error, path=video if len(videos) > 1 else None)
-    if failures and len(videos) > 1:
+    if some_failed or (failures and len(videos) > 1):
         return SOME_FAILED
     return failures[0] if failures else OK
+
+
+def _describe_segments(loaded: LongVU, video: str, settings: Settings, moments: VideoFlags, output: Output) -> int:
+    from longvu_cli.cli.covering import answer_segments
+    from longvu_cli.prompt import DESCRIBE
+
+    return answer_segments(
+        loaded, "describe", video, DESCRIBE, settings, moments, output, _NO_EVIDENCE, merge_by="order"
+    )
 
 
 def require_video(video: str, sampling: SamplingOptions, decoding: DecodingOptions) -> None:
@@ -158,6 +186,14 @@ def require_folder(folder: Path | None) -> None:
         raise UsageError(
             f"--save-frames {folder} is no folder that can be written to: {error.strerror}", hint="name another folder"
         ) from error
+
+
+def refuse_frames_of_segments(folder: Path | None, covering: CoverageFlags) -> None:
+    """Frames are numbered within a segment: those of several would have the same names."""
+    if folder is not None and covering.coverage:
+        raise UsageError(
+            "--save-frames and --coverage do not go together", hint="save those of a part with --start and --end"
+        )
 
 
 def write_frames(
@@ -214,7 +250,7 @@ def _answer(
     command: str,
     video: str,
     question: str,
-    settings: _Settings,
+    settings: Settings,
     moments: VideoFlags,
     frames_to: Path | None,
     output: Output,

@@ -15,7 +15,15 @@ import typer
 
 from longvu_cli.cli.errors import OK, SOME_FAILED
 from longvu_cli.cli.loading import load_model
-from longvu_cli.cli.options import AnswerFlags, CacheFlags, CompressionFlags, ContextFlags, ModelFlags, VideoFlags
+from longvu_cli.cli.options import (
+    AnswerFlags,
+    CacheFlags,
+    CompressionFlags,
+    ContextFlags,
+    CoverageFlags,
+    ModelFlags,
+    VideoFlags,
+)
 from longvu_cli.cli.output import Output, OutputFailed, UnexpectedError
 from longvu_cli.errors import LongVUError, UsageError
 
@@ -64,6 +72,7 @@ def batch(
     cache: CacheFlags,
     answer: AnswerFlags,
     context: ContextFlags,
+    covering: CoverageFlags,
 ) -> int:
     """Answer many questions about many videos, with one load of the model.
 
@@ -79,7 +88,9 @@ def batch(
 
     if retry_failed and results is None:
         raise UsageError("--retry-failed needs --output", hint="name the file of the earlier results")
-    defaults = Settings(moments.options(), compression.options(), answer.options(), context.options())
+    defaults = Settings(
+        moments.options(), compression.options(), answer.options(), context.options(), covering.options()
+    )
     content = _read(manifest)
     rows = read_manifest(content, manifest if manifest == _STDIN else os.path.abspath(manifest), defaults)
     with _open_results(results, output) as opened:
@@ -159,6 +170,8 @@ class _Answerer:
         from longvu_cli.records import answer_record
 
         settings: Settings = row.settings
+        if settings.covering.coverage:
+            return self._covered(row, settings)
         answer = self._loaded.answer(
             row.video,
             row.question,
@@ -171,6 +184,23 @@ class _Answerer:
         for notice in answer.compression.notices:
             self._output.warning_once(notice)
         return answer_record("batch", answer)
+
+    def _covered(self, row: Row, settings: Settings) -> Record:
+        """A row that is asked piece by piece has one result; what fails in a piece is part of it."""
+        from longvu_cli.coverage import Merge, ask_segments, merged
+        from longvu_cli.records import coverage_record
+
+        segments = ask_segments(
+            self._loaded,
+            row.video,
+            row.question,
+            sampling=settings.sampling,
+            compression=settings.compression,
+            prompting=settings.prompting,
+            generation=settings.generation,
+            on_progress=self._output.on_progress,
+        )
+        return coverage_record("batch", merged(list(segments), Merge.RELEVANCE))
 
 
 class _Teller:

@@ -22,6 +22,7 @@ from longvu_cli.config import (
     QUESTION_PLACE,
     Anchor,
     CompressionOptions,
+    CoverageOptions,
     Decoder,
     DecodingOptions,
     DType,
@@ -237,6 +238,20 @@ class ChoiceFlags:
     def texts(self) -> tuple[str, ...]:
         """The options, in their order."""
         return () if self.choices is None else tuple(spoken(part).strip() for part in self.choices.split("|"))
+
+
+@dataclass(frozen=True)
+class CoverageFlags:
+    """Whether long videos are asked piece by piece."""
+
+    coverage: Annotated[
+        bool,
+        _option("--coverage", panel=_ANSWER, help="Ask a video that is too long to be seen at once piece by piece."),
+    ] = False
+
+    def options(self) -> CoverageOptions:
+        """As the library takes them."""
+        return CoverageOptions(coverage=self.coverage)
 
 
 @dataclass(frozen=True)
