@@ -16,7 +16,7 @@ from PIL import Image
 
 from cli.conftest import Longvu
 from cli.running import PARITY, QUESTION, QWEN, run_here
-from longvu_cli.choices import ORDER
+from longvu_cli.choices import ORDER, chosen
 from longvu_cli.config import CompressionOptions, GenerationOptions, PromptOptions
 from longvu_cli.errors import DeviceOutOfMemory
 from longvu_cli.longvu import LongVU
@@ -646,12 +646,11 @@ def test_a_question_that_cannot_be_read_is_told(
     assert message in ran.err
 
 
-def test_the_tiny_model_chooses(short_film: tuple[Story, Path], trained_tiny: LongVU) -> None:
-    """It never saw options in training, and is often misled by them; where it names the right one, that is noticed."""
+def test_what_the_tiny_model_says_is_found_among_options(short_film: tuple[Story, Path], trained_tiny: LongVU) -> None:
+    """Options in the prompt confuse it, as it never saw any; what it says without them is one of them all the same."""
     told, film = short_film
-    colours = ("Red.", "Black.", "Orange.", "Yellow.")
+    colours = ("Red", "Black", "Orange", "Yellow")
     asked = [question for question in questions(told) if question.kind == "colour"]
-    answers = [trained_tiny.answer(film, one.text, prompting=PromptOptions(choices=colours)) for one in asked]
-    letters = dict(zip(colours, "ABCD", strict=True))
-    assert [answer.choice for answer in answers] == [letters.get(answer.text) for answer in answers]
-    assert any(answer.choice == letters[one.answer] for answer, one in zip(answers, asked, strict=True))
+    found = [chosen(trained_tiny.answer(film, one.text).text, colours) for one in asked]
+    right = ["ABCD"[colours.index(one.answer.rstrip("."))] for one in asked]
+    assert sum(one == other for one, other in zip(found, right, strict=True)) >= len(right) - 1
