@@ -100,7 +100,8 @@ def workers(server: Server) -> list[psutil.Process]:
 
 def test_torch_and_ffmpeg_stay_where_they_belong(clip: Path) -> None:
     script = (
-        "import sys; from longvu_cli.video import Video; list(Video(sys.argv[1]).frames()); print('av' in sys.modules)"
+        "import sys, longvu_cli.longvu; from longvu_cli.video import Video; list(Video(sys.argv[1]).frames()); "
+        "print('av' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", script, clip], capture_output=True, text=True, check=True)
     assert (ran.stdout, ran.stderr) == ("False\n", "")

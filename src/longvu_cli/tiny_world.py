@@ -5,7 +5,7 @@ from __future__ import annotations
 from longvu_cli.results import ModelInfo
 from longvu_cli.video import VideoInfo
 from longvu_cli.weights import TINY, tiny_folder
-from longvu_cli.world.film import TITLE
+from longvu_cli.world.title import TITLE
 
 FOREIGN = "the tiny model knows only the drawn world that it was trained in, and this is no clip of it: expect nonsense"
 

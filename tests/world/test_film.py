@@ -12,9 +12,10 @@ import torch
 
 from longvu_cli.config import SamplingOptions
 from longvu_cli.video import Video
-from longvu_cli.world.film import TITLE, pictures, write_film
+from longvu_cli.world.film import pictures, write_film
 from longvu_cli.world.render import FILM_SIDE, Painter, film_frames, scene_arrays
 from longvu_cli.world.story import Split, needle_story, story
+from longvu_cli.world.title import TITLE
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,7 @@ import torch
 
 from longvu_cli.world.render import FILM_SIDE, Layers, Painter, film_frames
 from longvu_cli.world.story import Story
-
-# Stands in the files' metadata, so that the tiny model can tell what it knows from what it does not.
-TITLE = "longvu world"
+from longvu_cli.world.title import TITLE
 
 
 def write_film(story: Story, path: Path, *, fps: int = 5, crf: int = 23) -> None:
