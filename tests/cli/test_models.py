@@ -75,5 +75,7 @@ def test_a_broken_cache_is_listed_and_removed(longvu: Longvu, cache: Path, monke
 
 def test_with_json_nothing_is_asked(longvu: Longvu, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("typer.confirm", None)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     ran = longvu("models", "remove", "1b", "--json")
     assert (ran.code, json.loads(ran.out)["error"]["type"]) == (2, "UsageError")
