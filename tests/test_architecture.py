@@ -19,7 +19,7 @@ BASE = {"config", "cues", "errors", "interpolation", "moments", "statistics"}
 ALLOWED = {
     "towers": {"preprocess"},
     "confinement": set(),
-    "decoding_server": {"confinement", "frames", "source", "text_track", "video_file", "watchdog"},
+    "decoding_server": {"confinement", "frames", "source", "subtitles", "text_track", "video_file", "watchdog"},
     "group_decoder": {"frames", "groups", "pixels", "side_by_side"},
     "groups": {"sampling"},
     "isolation": {"frames", "video_file"},
@@ -28,7 +28,7 @@ ALLOWED = {
     "subtitles": {"video_file"},
     "text_track": {"source"},
     "source": {"frames", "group_decoder", "groups", "nvdec", "pixels", "sampling", "side_by_side", "video_file"},
-    "video": {"frames", "isolation", "source", "text_track", "video_file"},
+    "video": {"frames", "isolation", "source", "subtitles", "text_track", "video_file"},
 }
 ROOMS = (
     "confinement",

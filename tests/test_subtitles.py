@@ -14,8 +14,8 @@ from longvu_cli.cues import Cue
 from longvu_cli.errors import BadSubtitles, VideoNotFound
 from longvu_cli.longvu import TRACK, LongVU
 from longvu_cli.results import SubtitleUse
-from longvu_cli.subtitles import HEADING, block, fitting, lines_of, read_cues, sidecar
-from longvu_cli.video import text_track
+from longvu_cli.subtitles import HEADING, block, fitting, lines_of, sidecar
+from longvu_cli.video import subtitle_cues, text_track
 from longvu_cli.world.questions import is_right, questions
 from longvu_cli.world.story import Story
 
@@ -60,7 +60,7 @@ def written(folder: Path, name: str, content: str | bytes) -> Path:
 
 
 def lines(path: Path, **range_s: float) -> tuple[str, ...]:
-    return lines_of(read_cues(path), SamplingOptions(**range_s))
+    return lines_of(subtitle_cues(path), SamplingOptions(**range_s))
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -89,22 +89,29 @@ def test_letters_are_read_whatever_wrote_them(tmp_path: Path, encoding: str) -> 
 
 @pytest.mark.parametrize("content", ["", "nothing", "{1}{25}of MicroDVD", "\x00\x01", "MPL2: [0][10]this"])
 def test_what_is_no_subtitles_is_refused(tmp_path: Path, content: str) -> None:
-    with pytest.raises(BadSubtitles, match="holds no subtitles"):
-        read_cues(written(tmp_path, "a.srt", content))
+    with pytest.raises(BadSubtitles, match=r"holds no subtitles|is empty"):
+        subtitle_cues(written(tmp_path, "a.srt", content))
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    with pytest.raises(BadSubtitles, match="No such file"):
-        read_cues(tmp_path / "none.srt")
-    with pytest.raises(BadSubtitles, match="directory"):
-        read_cues(tmp_path)
-    with pytest.raises(BadSubtitles, match="null"):
-        read_cues(Path("a\0b.srt"))
+    with pytest.raises(BadSubtitles, match="no such file"):
+        subtitle_cues(tmp_path / "none.srt")
+    with pytest.raises(BadSubtitles, match="is a directory"):
+        subtitle_cues(tmp_path)
+    with pytest.raises(BadSubtitles, match="null character"):
+        subtitle_cues(Path("a\0b.srt"))
     large = tmp_path / "large.srt"
     with large.open("wb") as file:
         file.truncate(20_000_001)
     with pytest.raises(BadSubtitles, match="too large"):
-        read_cues(large)
+        subtitle_cues(large)
+
+
+def test_a_file_that_is_made_to_take_for_ever_is_given_up(tmp_path: Path) -> None:
+    """The library looks for the end of each tag anew."""
+    file = written(tmp_path, "a.srt", "1\n00:00:01,000 --> 00:00:02,000\n" + "<a" * 200_000)
+    with pytest.raises(BadSubtitles, match="was given up"):
+        subtitle_cues(file, DecodingOptions(patience_s=0.5))
 
 
 # --- lines -----------------------------------------------------------------------------------------------------------

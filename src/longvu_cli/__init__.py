@@ -16,7 +16,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from longvu_cli.config import CompressionOptions, DecodingOptions, GenerationOptions, ModelOptions, SamplingOptions
+    from longvu_cli.config import (
+        CompressionOptions,
+        DecodingOptions,
+        GenerationOptions,
+        ModelOptions,
+        PromptOptions,
+        SamplingOptions,
+    )
     from longvu_cli.errors import LongVUError
     from longvu_cli.evidence import Evidence, Moment
     from longvu_cli.longvu import LongVU
@@ -52,6 +59,7 @@ _HOMES = {
     "ModelOptions": "config",
     "Moment": "evidence",
     "Part": "weights",
+    "PromptOptions": "config",
     "SamplingOptions": "config",
 }
 

@@ -14,7 +14,7 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
@@ -28,9 +28,11 @@ from PIL import Image
 
 from longvu_cli.config import Decoder, DecodingOptions, SamplingOptions
 from longvu_cli.confinement import confine, end_with_parent
+from longvu_cli.cues import Cue
 from longvu_cli.errors import LongVUError
 from longvu_cli.frames import Frame, Source
 from longvu_cli.source import open_source
+from longvu_cli.subtitles import parse_cues
 from longvu_cli.text_track import track_cues
 from longvu_cli.video_file import printable
 from longvu_cli.watchdog import Watchdog
@@ -133,8 +135,10 @@ class _Worker:
         self._watchdog = Watchdog(request["patience_s"])
         threading.Thread(target=self._listen, name="listening", daemon=True).start()
         try:
-            if request["task"] == "cues":
-                self._read_cues(file)
+            if request["task"] == "track":
+                self._send_cues(track_cues(file, self._watchdog.beat))
+            elif request["task"] == "subtitles":
+                self._send_cues(iter(parse_cues(file)))
             else:
                 self._read(file, request)
         except LongVUError as error:
@@ -165,9 +169,8 @@ class _Worker:
             before = frame
         self._send({"kind": "end", "info": _info(source)})
 
-    def _read_cues(self, file: Path) -> None:
-        """Send the lines of the text track, some at a time."""
-        cues = track_cues(file, self._watchdog.beat)
+    def _send_cues(self, cues: Iterator[Cue]) -> None:
+        """Send lines, some at a time."""
         while some := list(islice(cues, _CUES_AT_A_TIME)):
             self._send({"kind": "cues", "cues": [[cue.start_s, cue.end_s, cue.text] for cue in some]})
         self._send({"kind": "end"})

@@ -31,6 +31,7 @@ import numpy as np
 from longvu_cli.config import Decoder, DecodingOptions, SamplingOptions
 from longvu_cli.cues import LONGEST_CUE, MOST_CUES, Cue
 from longvu_cli.errors import (
+    BadSubtitles,
     DecodingFailed,
     DeviceUnavailable,
     LongVUError,
@@ -45,7 +46,14 @@ from longvu_cli.video_file import printable
 # A header is a sentence or two; more is not believed.
 _MAX_HEADER_BYTES = 1_000_000
 # The errors that a worker may report; any other name is one of its own making.
-_ERRORS: tuple[type[LongVUError], ...] = (DeviceUnavailable, NoFrames, NotAVideo, NoVideoStream, VideoNotFound)
+_ERRORS: tuple[type[LongVUError], ...] = (
+    BadSubtitles,
+    DeviceUnavailable,
+    NoFrames,
+    NotAVideo,
+    NoVideoStream,
+    VideoNotFound,
+)
 _LEAST_MEMORY_BYTES, _MEMORY_SHARE = 2_000_000_000, 16
 # What a server is given to end by itself.
 _FAREWELL_S = 2.0
@@ -128,7 +136,7 @@ class _Connection:
     """A worker that looks into one file.
 
     Args:
-        task: what it is to read: ``frames``, or the ``cues`` of a text track.
+        task: what it is to read: ``frames``, the lines of the text ``track``, or a file of ``subtitles``.
     """
 
     def __init__(self, file: Path, task: str, sampling: SamplingOptions, decoding: DecodingOptions) -> None:
@@ -312,14 +320,20 @@ class IsolatedSource(_Connection):
         return pixels
 
 
-class IsolatedTrack(_Connection):
-    """The text track of a file, read by a worker. Raises as :class:`IsolatedSource`."""
+class IsolatedCues(_Connection):
+    """The lines of a video's text track, or of a file of subtitles, read by a worker.
 
-    def __init__(self, file: Path, decoding: DecodingOptions) -> None:
-        super().__init__(file, "cues", SamplingOptions(), decoding)
+    Raises as :class:`IsolatedSource`.
+
+    Args:
+        task: ``track`` or ``subtitles``.
+    """
+
+    def __init__(self, file: Path, task: str, decoding: DecodingOptions) -> None:
+        super().__init__(file, task, SamplingOptions(), decoding)
 
     def cues(self) -> Iterator[Cue]:
-        """Its lines, as the worker sends them."""
+        """The lines, as the worker sends them."""
         count = 0
         while (header := self._receive())["kind"] == "cues":
             try:

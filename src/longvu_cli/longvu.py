@@ -62,11 +62,11 @@ from longvu_cli.results import (
     Timing,
     folded,
 )
-from longvu_cli.subtitles import AUTO, Subtitles, block, fitting, lines_of, read_cues, sidecar
+from longvu_cli.subtitles import AUTO, Subtitles, block, fitting, lines_of, sidecar
 from longvu_cli.timing import Stopwatch
 from longvu_cli.tiny_world import FOREIGN, is_foreign
 from longvu_cli.variants import choose_variant, what_would_fit
-from longvu_cli.video import Video, VideoInfo, text_track
+from longvu_cli.video import Video, VideoInfo, subtitle_cues, text_track
 from longvu_cli.weights import Part, Variant, locate
 
 
@@ -385,7 +385,7 @@ class LongVU:
         if remembered is not None and remembered.subtitles is not None:
             return remembered.subtitles
         beside = sidecar(path) if prompting.subtitles == AUTO else Path(prompting.subtitles)
-        cues = text_track(path, self._decoding) if beside is None else read_cues(beside)
+        cues = text_track(path, self._decoding) if beside is None else subtitle_cues(beside, self._decoding)
         if beside is None and not cues:
             return None
         found = Subtitles(source=TRACK if beside is None else str(beside), lines=lines_of(cues, sampling))

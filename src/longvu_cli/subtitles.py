@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pysubs2
+
 from longvu_cli.config import SamplingOptions
 from longvu_cli.cues import LONGEST_CUE, MOST_CUES, Cue
 from longvu_cli.errors import BadSubtitles
@@ -21,6 +23,7 @@ from longvu_cli.video_file import printable
 AUTO = "auto"
 HEADING = "This video's subtitles are listed below:"
 _SUFFIXES = (".srt", ".vtt", ".ass", ".ssa")
+_HINT = "give a file of type srt, vtt or ass"
 _FORMATS = ("srt", "vtt", "ass", "ssa")
 _MOST_BYTES = 20_000_000
 # What the reference leaves out.
@@ -58,30 +61,29 @@ def sidecar(video: Path) -> Path | None:
     return None
 
 
-def read_cues(path: Path) -> tuple[Cue, ...]:
+def parse_cues(path: Path) -> tuple[Cue, ...]:
     """The lines of a file (SubRip, WebVTT, or Advanced SubStation Alpha), in order of time.
+
+    The library's patterns can take hours on a file that is made for it: strangers' files are parsed where they can be
+    stopped (``video.subtitle_cues``).
 
     Raises:
         BadSubtitles: it cannot be read, or is no such file.
     """
-    import pysubs2
-
     name = printable(str(path))
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise BadSubtitles(f"{name} is too large for subtitles", hint=f"{_MOST_BYTES // 1_000_000} MB are the most")
         parsed = pysubs2.SSAFile.from_string(_decoded(path.read_bytes()))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise BadSubtitles(
-            f"the subtitles {name} cannot be read: {printable(str(reason))}", hint="check the file"
-        ) from error
+        reason = printable(str(error.strerror if isinstance(error, OSError) else error))
+        raise BadSubtitles(f"the subtitles {name} cannot be read: {reason}", hint="check the file") from error
     except pysubs2.Pysubs2Error:
-        raise BadSubtitles(f"{name} holds no subtitles", hint="give a file of type srt, vtt or ass") from None
+        raise BadSubtitles(f"{name} holds no subtitles", hint=_HINT) from None
     if parsed.format not in _FORMATS:
-        raise BadSubtitles(f"{name} holds no subtitles of a known form", hint="give a file of type srt, vtt or ass")
+        raise BadSubtitles(f"{name} holds no subtitles of a known form", hint=_HINT)
     events = [event for event in parsed if not (event.is_comment or event.is_drawing)]
-    cues = [Cue(event.start / 1000, event.end / 1000, event.text) for event in events[:MOST_CUES]]
+    cues = [Cue(event.start / 1000, event.end / 1000, event.text[:LONGEST_CUE]) for event in events[:MOST_CUES]]
     return tuple(sorted(cues, key=lambda cue: cue.start_s))
 
 
@@ -123,11 +125,11 @@ def block(lines: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Without markup, on one line."""
-    import pysubs2
-
-    words = pysubs2.SSAEvent(text=text).plaintext
-    return printable(" ".join(html.unescape(re.sub(r"</?[a-zA-Z][^<>]*>", "", words)).split()))[:LONGEST_CUE]
+    """Without markup, on one line. The patterns look at each character once, whatever the text."""
+    words = re.sub(r"\{[^{}]*\}", "", text)
+    words = re.sub(r"\\[Nnh]", " ", words)
+    words = html.unescape(re.sub(r"</?[a-zA-Z][^<>]*>", "", words))
+    return printable(" ".join(words.split()))[:LONGEST_CUE]
 
 
 def _decoded(content: bytes) -> str:

@@ -21,12 +21,13 @@ from PIL import Image
 
 from longvu_cli.config import DecodingOptions, SamplingOptions
 from longvu_cli.cues import Cue
-from longvu_cli.errors import UsageError
+from longvu_cli.errors import BadSubtitles, DecodingFailed, UsageError, VideoNotFound
 from longvu_cli.frames import Frame, Source, VideoInfo
-from longvu_cli.isolation import IsolatedSource, IsolatedTrack, is_available
+from longvu_cli.isolation import IsolatedCues, IsolatedSource, is_available
+from longvu_cli.subtitles import parse_cues
 from longvu_cli.video_file import printable, readable_file
 
-__all__ = ["Frame", "Video", "VideoInfo", "save_frames", "text_track"]
+__all__ = ["Frame", "Video", "VideoInfo", "save_frames", "subtitle_cues", "text_track"]
 
 DEFAULT_SAMPLING = SamplingOptions()
 DEFAULT_DECODING = DecodingOptions()
@@ -155,11 +156,33 @@ def text_track(path: str | Path, decoding: DecodingOptions = DEFAULT_DECODING) -
     """
     file = readable_file(path)
     if decoding.isolated and is_available():
-        with closing(IsolatedTrack(file, decoding)) as track:
+        with closing(IsolatedCues(file, "track", decoding)) as track:
             return tuple(track.cues())
     from longvu_cli.text_track import track_cues
 
     return tuple(track_cues(file, lambda: None))
+
+
+def subtitle_cues(path: str | Path, decoding: DecodingOptions = DEFAULT_DECODING) -> tuple[Cue, ...]:
+    """The lines of a file of subtitles, in order of time.
+
+    Raises:
+        BadSubtitles: it cannot be read, or is no such file.
+    """
+    try:
+        file = readable_file(path)
+    except VideoNotFound as error:
+        raise BadSubtitles(f"the subtitles cannot be read: {error.message}", hint="check the path") from error
+    if not (decoding.isolated and is_available()):
+        return parse_cues(file)
+    try:
+        with closing(IsolatedCues(file, "subtitles", decoding)) as read:
+            return tuple(read.cues())
+    except DecodingFailed as error:
+        raise BadSubtitles(
+            f"{printable(str(path))} could not be read as subtitles, and was given up",
+            hint="the file is damaged or malicious; write it anew",
+        ) from error
 
 
 def _source(file: Path, sampling: SamplingOptions, decoding: DecodingOptions) -> Source:

@@ -588,7 +588,7 @@ def test_what_the_prompt_held_is_in_the_record(longvu: Longvu, clip: Path, tmp_p
         (("--prompt-template", "no place"), "the prompt template has no place for the question"),
         (("--choices", "one"), "1 options are no choice"),
         (("--choices", "one||two"), "an option is empty"),
-        (("--subtitles", "/no/where.srt"), "the subtitles /no/where.srt cannot be read: No such file or directory"),
+        (("--subtitles", "/no/where.srt"), "the subtitles cannot be read: /no/where.srt: no such file"),
     ],
 )
 def test_prompts_that_cannot_be_are_refused(longvu: Longvu, clip: Path, options: tuple[str, ...], message: str) -> None:
