@@ -43,6 +43,7 @@ __all__ = [
     "ModelOptions",
     "Moment",
     "Part",
+    "PromptOptions",
     "SamplingOptions",
 ]
 
