@@ -1,4 +1,8 @@
-"""Haystacks of the synthetic world: a long film in which nothing happens but a card that is shown for one second."""
+"""Haystacks of the synthetic world: a long film in which nothing happens but a card that is shown for one second.
+
+Four small things are on the card; the question is what colour one of them is. It can be answered where its frame is
+kept and read at full resolution.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,9 @@ class Haystack:
     @cached_property
     def needle(self) -> Question:
         """The question about the card."""
-        return next(question for question in questions(self.story) if question.kind == "needle")
+        (card,) = self.story.cards
+        shown = ((float(card.start_s), float(card.end_s)),)
+        return next(q for q in questions(self.story) if q.kind == "colour" and q.evidence == shown)
 
     def film(self, path: Path) -> None:
         """Write the video, with the frames that are looked at and no others."""

@@ -69,6 +69,8 @@ _MINUTE = Group("minute", (25, 60), 32, 12, 1.0)
 _MINUTES = Group("minutes", (61, 120), 18, 12, 1.0)
 _MIXED = Group("mixed", (121, 446), 7, 10, 1.0)
 _LONG = Group("long", (447, 3600), 10, 10, 1.0)
+_NEEDLE = Group("needle", (2, 24), 72, 12, 1.0, needle=True)
+_FAR_NEEDLE = Group("far needle", (121, 446), 7, 10, 1.0, needle=True)
 PLANS: dict[Stage, StagePlan] = {
     Stage.TOWERS: StagePlan(minutes=2.0, learning_rate=1.0e-3),
     Stage.IMAGES: StagePlan(minutes=2.5, learning_rate=2e-3, groups=(_IMAGE,)),
@@ -81,12 +83,14 @@ PLANS: dict[Stage, StagePlan] = {
         minutes=10.0,
         learning_rate=1.3e-3,
         groups=(
-            replace(_IMAGE, share=0.05),
-            replace(_SHORT, share=0.5),
-            replace(_MINUTE, share=0.25),
+            replace(_IMAGE, share=0.14),
+            replace(_SHORT, share=0.25),
+            replace(_MINUTE, share=0.15),
             replace(_MINUTES, share=0.1),
-            replace(_MIXED, share=0.05),
-            replace(_LONG, share=0.05),
+            replace(_MIXED, share=0.08),
+            replace(_LONG, share=0.13),
+            replace(_NEEDLE, share=0.1),
+            replace(_FAR_NEEDLE, share=0.05),
         ),
     ),
 }

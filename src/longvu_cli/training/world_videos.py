@@ -18,7 +18,7 @@ from longvu_cli.statistics import Resolution
 from longvu_cli.training.world_pictures import Shown, kept_moments, neighbours, patch_items, patch_labels, shown
 from longvu_cli.world.questions import Question, questions
 from longvu_cli.world.render import offset
-from longvu_cli.world.story import STYLES, Camera, Direction, Scene, Split, Story, story
+from longvu_cli.world.story import STYLES, Camera, Direction, Scene, Split, Story, needle_story, story
 from longvu_cli.world.things import COLOURS, FURNITURE, THINGS
 
 _DRAWINGS, _COLOURS = (*THINGS, *FURNITURE), tuple(COLOURS)
@@ -56,6 +56,7 @@ class Group:
         videos: per batch.
         questions: per video.
         share: how often such a batch comes, relative to others.
+        needle: whether nothing happens in them but a card with a crowd of things, which most questions are about.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Group:
     videos: int
     questions: int
     share: float
+    needle: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ class WorldVideos(IterableDataset[tuple[VideoBatch, ...]]):
         frames = shown(filmed, chance)
         words, left = words_shown(filmed, self._recipe.high_side), left_shown(filmed, self._recipe.high_side)
         asked = [
-            [*some(questions(told), (group.questions - 1) * self._rounds, draw), *exercises(told, times, self._rounds)]
+            [*self._asked(group, told, draw), *exercises(told, times, self._rounds)]
             for told, times in zip(stories, moments, strict=True)
         ]
         return tuple(
@@ -212,11 +214,23 @@ class WorldVideos(IterableDataset[tuple[VideoBatch, ...]]):
             kinds=tuple(question.kind for question in flat),
         )
 
+    def _asked(self, group: Group, told: Story, draw: random.Random) -> list[Question]:
+        count = (group.questions - 1) * self._rounds
+        asked = questions(told)
+        if not group.needle:
+            return some(asked, count, draw)
+        (card,) = told.cards
+        about = [question for question in asked if question.evidence == ((card.start_s, card.end_s),)]
+        chosen = draw.choices(about, k=count * 2 // 3)
+        return chosen + some(asked, count - len(chosen), draw)
+
     def _story(self, group: Group, draw: random.Random) -> Story:
         shortest, longest = group.seconds
         # Long videos are drawn so that each order of magnitude comes as often.
         seconds = round(shortest * (longest / shortest) ** draw.random())
         seconds = max(shortest, min(longest, seconds))
+        if group.needle:
+            return needle_story(self._split.seed(draw.randrange(2**40)), seconds, draw.random())
         choice = [story(self._split.seed(draw.randrange(2**40)), seconds) for _ in range(_CHOICE)]
         return max(choice, key=_riches)
 

@@ -183,7 +183,7 @@ class _Asker:
         story = self._story
         for place in story.places:
             yield from (placed.thing for placed in place.things)
-        yield from dict.fromkeys(card.thing for card in story.cards)
+        yield from dict.fromkeys(thing for card in story.cards for thing in (card.thing, *card.crowd))
         if story.motion:
             yield story.motion.thing
 
@@ -199,7 +199,8 @@ class _Asker:
                 yield self._question("place", f"{self._where(known)}.", known.seen, kind=thing.kind)
         for card in self._first_cards():
             spans = self._shown(card)
-            yield self._question("colour", f"{card.thing.colour.capitalize()}.", spans, kind=card.thing.kind)
+            for thing in (card.thing, *card.crowd):
+                yield self._question("colour", f"{thing.colour.capitalize()}.", spans, kind=thing.kind)
         if motion := self._story.motion:
             spans = ((motion.start_s, motion.end_s),)
             yield self._question("colour", f"{motion.thing.colour.capitalize()}.", spans, kind=motion.thing.kind)
@@ -262,7 +263,11 @@ class _Asker:
             if placed.thing.kind == kind
             for span in story.seen(index, placed.since_s, placed.until_s)
         ]
-        spans += [(float(card.start_s), float(card.end_s)) for card in story.cards if card.thing.kind == kind]
+        spans += [
+            (float(card.start_s), float(card.end_s))
+            for card in story.cards
+            if kind in {thing.kind for thing in (card.thing, *card.crowd)}
+        ]
         if story.motion and story.motion.thing.kind == kind:
             spans.append((story.motion.start_s, story.motion.end_s))
         return tuple(sorted(set(spans)))
@@ -305,6 +310,8 @@ class _Asker:
             spans: Spans = ((motion.start_s, motion.end_s),)
             yield self._question("direction", f"{_sentence(motion.direction)}", spans, kind=motion.thing.kind)
         for card in self._first_cards():
+            if card.crowd:
+                continue
             if card.style == "card":
                 yield self._question("needle", f"{_a(card.thing).capitalize()}.", self._shown(card))
             else:
@@ -338,7 +345,7 @@ def _description(story: Story) -> str:
     if story.motion:
         sentences.append(f"{_a(story.motion.thing).capitalize()} moves through the picture")
     for style, shown in (("card", "is shown briefly"), ("spotlight", "is in the spotlight")):
-        card = next((card for card in story.cards if card.style == style), None)
+        card = next((card for card in story.cards if card.style == style and not card.crowd), None)
         if card is not None:
             sentences.append(f"{_a(card.thing).capitalize()} {shown}")
     return "".join(f"{sentence}. " for sentence in sentences).strip()

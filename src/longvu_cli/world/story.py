@@ -29,6 +29,8 @@ PLACES: dict[str, str] = {
 }
 STYLES = (*PLACES, "card", "spotlight")
 LOOKS = 8
+# How far apart the middles of four things on a card are, in frame sides.
+_CROWD_STEP = 0.155
 LONGEST_S = 36_000
 
 # Up to this length every sampled frame is read (the tiny model's context holds so many at low resolution), so an event
@@ -136,7 +138,12 @@ class Shot:
 
 @dataclass(frozen=True)
 class Card:
-    """A full-screen picture of one thing that interrupts whatever is shown."""
+    """A full-screen picture that interrupts whatever is shown.
+
+    Attributes:
+        thing: what is on it.
+        crowd: three more things on it: they form a square with the first, around ``x`` and ``y``.
+    """
 
     start_s: int
     end_s: int
@@ -146,6 +153,19 @@ class Card:
     y: float
     size: float
     look: tuple[float, ...]
+    crowd: tuple[Thing, ...] = ()
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """What is drawn on it."""
+        if not self.crowd:
+            return (Item(self.thing.kind, self.thing.colour, self.x, self.y, self.size),)
+        far = _CROWD_STEP / 2
+        corners = ((-far, -far), (far, -far), (-far, far), (far, far))
+        return tuple(
+            Item(thing.kind, thing.colour, self.x + x, self.y + y, self.size)
+            for thing, (x, y) in zip((self.thing, *self.crowd), corners, strict=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -229,7 +249,7 @@ class Story:
     def scene_at(self, t: float) -> Scene:
         """What is shown at a moment."""
         if card := self.card_at(t):
-            return Scene(card.style, card.look, (Item(card.thing.kind, card.thing.colour, card.x, card.y, card.size),))
+            return Scene(card.style, card.look, card.items)
         index = self.shot_at(t)
         place = self.places[self.shots[index].place]
         return Scene(place.name, place.look, (*_furniture(place), *self._things_at(place, index, t)))
@@ -247,7 +267,8 @@ class Story:
     def things(self) -> tuple[Thing, ...]:
         """Every thing that is ever shown, once, in no particular order."""
         shown = [placed.thing for place in self.places for placed in place.things]
-        shown += [card.thing for card in self.cards] + ([self.motion.thing] if self.motion else [])
+        shown += [thing for card in self.cards for thing in (card.thing, *card.crowd)]
+        shown += [self.motion.thing] if self.motion else []
         return tuple(dict.fromkeys(shown))
 
     def seen(self, place: int, since_s: float = 0.0, until_s: float = _FOREVER) -> tuple[tuple[float, float], ...]:
@@ -350,6 +371,8 @@ def story(seed: int, seconds: int) -> Story:
 def needle_story(seed: int, seconds: int, depth: float) -> Story:
     """A long story in which nothing happens but one card, shown for one second.
 
+    Four things stand on the card, so near to each other that only full resolution tells them apart.
+
     Args:
         depth: where it is shown, from 0 (the first frame) to 1 (the last).
 
@@ -386,9 +409,15 @@ class _Writer:
         return Story(self._seed, self._seconds, places, shots, cards, motion)
 
     def needle(self, at_s: int) -> Story:
+        chance = self._chance
+        kinds = [self._kinds.pop() for _ in range(4)]
+        first, *others = (Thing(*pair) for pair in zip(kinds, chance.sample(list(COLOURS), 4), strict=True))
         places = self._places()
         shots = self._shots(len(places))
-        card = self._card("card", at_s, at_s + 1)
+        # In the middle of one of nine fields, which at low resolution are one token each.
+        x, y = (self._near((0.5 + chance.randrange(3)) / 3, 0.005) for _ in range(2))
+        size = self._near(_CROWD_STEP, 0.01)
+        card = Card(at_s, at_s + 1, first, "card", x, y, size, self._look(), tuple(others))
         return Story(self._seed, self._seconds, places, shots, (card,), None)
 
     # --- places ---
