@@ -88,6 +88,8 @@ def test_the_best_moment_comes_first_and_no_more_than_asked_for() -> None:
 
 def test_what_is_no_more_relevant_than_usual_is_no_moment() -> None:
     assert spans([1, 9, 1, 1, 1, 1]) == [(1, 2, 1)]
+    # 2 is more than its neighbours, and less than the median.
+    assert spans([5, 5, 9, 5, 5, 1, 2, 1, 5, 5]) == [(2, 3, 2)]
 
 
 def test_where_all_score_alike_the_whole_is_one_moment() -> None:
