@@ -515,7 +515,11 @@ def test_the_command_ends_at_once_while_a_decoder_gets_nowhere(
         begin = time.monotonic()
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
-        assert time.monotonic() - begin < SOON_S
+        took_s = time.monotonic() - begin
+        # How long this machine takes, at the moment, to begin and end a process that does nothing.
+        begin = time.monotonic()
+        subprocess.run([sys.executable, "-c", ""], check=True)
+        assert took_s < SOON_S + 2 * (time.monotonic() - begin)
         assert (process.returncode, out) == (code, "") and "Traceback" not in err
         assert gone(family)
 
