@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import tomllib
@@ -51,6 +52,17 @@ def test_nothing_heavy_is_imported_for(arguments: list[str]) -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines()[-1] == "loaded:"
+
+
+def test_torchs_threads_sleep_while_they_wait_unless_told_otherwise(
+    longvu: Longvu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    longvu("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    longvu("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
 def test_the_console_script_is_this_function() -> None:
