@@ -8,8 +8,11 @@ them at most, 0: all) through the Python API, as far as the compression goes: no
 when its peak, the frame with the highest relevance, shows the thing. With a shorter `--context-length` than the
 model's own, the films come into the regimes in which the relevance steers (mixed), or frames are dropped.
 
-"peak" is the share of right moments; "touches" of those that have a second with the thing in common; "purity" the mean
-share of the moment's time in which the thing is seen; "films" the share of films whose questions all got a right one.
+"peak" is the share of right moments; "picture" of those at whose peak the thing is in the picture (one that is carried
+away is on its way out for three seconds, which do not count as evidence); "touches" of those that have a second with
+the thing in common; "purity" the mean share of the moment's time in which the thing is seen; "kept" the share of
+questions for which a frame that shows it was kept at all; "films" the share of films whose questions all got a right
+one.
 FOLDER keeps the films, the features, and `evidence.json` with every question.
 """
 
@@ -19,6 +22,7 @@ import argparse
 import json
 import math
 import random
+import re
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,7 +37,8 @@ from longvu_cli.evaluation.proportions import wilson
 from longvu_cli.feature_cache import FeatureCache
 from longvu_cli.world.film import write_film
 from longvu_cli.world.questions import Question, Spans, questions
-from longvu_cli.world.story import Split, story
+from longvu_cli.world.story import Split, Story, story
+from longvu_cli.world.things import THINGS
 
 SHORTEST_S, LONGEST_S = 8, 120
 RATES = (2, 3, 4, 5)
@@ -48,6 +53,8 @@ class Found:
     Attributes:
         purity: share of the moment in which the thing is seen.
         deviations: how far the peak stands out.
+        in_picture: whether the thing is in the picture at the peak, be it on its way out.
+        kept: whether any frame that shows the thing was kept.
     """
 
     film: int
@@ -61,8 +68,10 @@ class Found:
     peak_s: float
     deviations: float | None
     right: bool
+    in_picture: bool
     touches: bool
     purity: float
+    kept: bool
 
 
 def main() -> None:
@@ -111,11 +120,11 @@ def of_film(model: LongVU, number: int, folder: Path, compression: CompressionOp
         aside.replace(film)
     asked = [question for question in questions(told) if question.kind in KINDS and question.evidence]
     for question in asked[: most or None]:
-        yield of_question(model, number, seconds, film, question, compression)
+        yield of_question(model, number, told, film, question, compression)
 
 
 def of_question(
-    model: LongVU, number: int, seconds: int, film: Path, question: Question, compression: CompressionOptions
+    model: LongVU, number: int, told: Story, film: Path, question: Question, compression: CompressionOptions
 ) -> Found:
     compressed = model.compress(film, question.text, compression=compression)
     moment = compressed.evidence(1).moments[0]
@@ -124,7 +133,7 @@ def of_question(
     )
     return Found(
         film=number,
-        seconds=seconds,
+        seconds=told.seconds,
         regime=compressed.statistics.regime.value,
         kind=question.kind,
         question=question.text,
@@ -133,10 +142,23 @@ def of_question(
         end_s=moment.end_s,
         peak_s=moment.peak_s,
         deviations=moment.deviations,
-        right=any(start <= moment.peak_s < end for start, end in question.evidence),
+        right=shows(question.evidence, moment.peak_s),
+        in_picture=thing_of(question) in {item.name for item in told.scene_at(moment.peak_s).items},
         touches=common > 0,
         purity=common / (moment.end_s - moment.start_s),
+        kept=any(shows(question.evidence, frame.time_s) for frame in compressed.statistics.per_frame),
     )
+
+
+def thing_of(question: Question) -> str:
+    """The thing that is asked about: the one that the question names or, where it names none, the answer."""
+    named = [word for text in (question.text, question.answer) for word in re.findall(r"\w+", text) if word in THINGS]
+    return named[0]
+
+
+def shows(evidence: Spans, moment_s: float) -> bool:
+    """Whether the thing is seen at a moment."""
+    return any(start <= moment_s < end for start, end in evidence)
 
 
 def merged(spans: Spans) -> list[tuple[float, float]]:
@@ -151,7 +173,8 @@ def merged(spans: Spans) -> list[tuple[float, float]]:
 
 
 def show(found: Sequence[Found]) -> None:
-    print(f"{'':<12}{'questions':>10}{'peak':>8}   {'95 % interval':<16}{'touches':>8}{'purity':>8}{'films':>8}")
+    columns = "".join(f"{name:>8}" for name in ("picture", "touches", "purity", "kept", "films"))
+    print(f"{'':<12}{'questions':>10}{'peak':>8}   {'95 % interval':<16}{columns}")
     for kind in KINDS:
         line(kind, [one for one in found if one.kind == kind])
     for regime in sorted({one.regime for one in found}):
@@ -166,10 +189,12 @@ def line(name: str, own: Sequence[Found]) -> None:
     interval = wilson(right, len(own))
     films = {one.film for one in own}
     whole = len(films) - len({one.film for one in own if not one.right})
+    kept = statistics.mean(one.kept for one in own)
+    picture = statistics.mean(one.in_picture for one in own)
     touching, pure = statistics.mean(one.touches for one in own), statistics.mean(one.purity for one in own)
     print(
         f"{name:<12}{len(own):>10}{right / len(own):>8.3f}   {interval.low:.3f} … {interval.high:.3f}   "
-        f"{touching:>8.3f}{pure:>8.3f}{whole / len(films):>8.3f}"
+        f"{picture:>8.3f}{touching:>8.3f}{pure:>8.3f}{kept:>8.3f}{whole / len(films):>8.3f}"
     )
 
 
