@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from longvu_cli import Answer, LongVU
-from longvu_cli.config import CompressionOptions, GenerationOptions, ModelOptions
+from longvu_cli.config import GenerationOptions, ModelOptions
 from longvu_cli.demo import QUESTIONS as QUESTIONS_OF_THE_DEMO
 from longvu_cli.demo_story import demo_story
 from longvu_cli.feature_cache import FeatureCache
 from longvu_cli.statistics import Regime, Resolution
 from longvu_cli.weights import tiny_folder
 from longvu_cli.world.film import write_film
-from longvu_cli.world.questions import Question, is_right, questions
+from longvu_cli.world.questions import Question, Spans, is_right, questions
 from longvu_cli.world.story import Split, Story, needle_story, story
 
 pytestmark = pytest.mark.skipif(
@@ -70,17 +70,16 @@ class Asked:
 
 
 def ask(
-    tiny: LongVU, folder: Path, told: Story, kinds: tuple[str, ...], *, fps: int = 2, **options: object
+    tiny: LongVU, folder: Path, told: Story, kinds: tuple[str, ...], *, fps: int = 2, evidence: Spans | None = None
 ) -> list[Asked]:
     film = folder / f"{told.seed}-{told.seconds}.mp4"
     if not film.exists():
         write_film(told, film, fps=fps)
-    asked = [question for question in questions(told) if question.kind in kinds][:QUESTIONS]
-    compression, generation = CompressionOptions(**options), GenerationOptions(max_new_tokens=24)  # type: ignore[arg-type]
-    return [
-        Asked(told, question, tiny.answer(film, question.text, compression=compression, generation=generation))
-        for question in asked
-    ]
+    asked = [
+        question for question in questions(told) if question.kind in kinds and evidence in (None, question.evidence)
+    ][:QUESTIONS]
+    generation = GenerationOptions(max_new_tokens=24)
+    return [Asked(told, question, tiny.answer(film, question.text, generation=generation)) for question in asked]
 
 
 def share(of: list[bool]) -> float:
@@ -107,40 +106,48 @@ def test_the_most_relevant_frame_shows_what_was_asked_for(short: list[Asked]) ->
     assert share([asked.looked_at_the_right_frame for asked in told]) >= 0.95
 
 
-def find_needle(tiny: LongVU, folder: Path, seed: int, seconds: int, depth: float) -> Asked:
-    """A card that is shown for one second, in the middle of a window of eight frames, and not of one of sixteen."""
-    (found,) = ask(tiny, folder, needle_story(seed, seconds, depth), ("needle",), fps=1)
-    return found
+def find_needle(tiny: LongVU, folder: Path, seed: int, seconds: int, depth: float) -> list[Asked]:
+    """Four questions about a card with four things that is shown for one second.
+
+    It comes in the middle of a window of eight frames, and not of one of sixteen. At low resolution the things are not
+    told apart.
+    """
+    told = needle_story(seed, seconds, depth)
+    (card,) = told.cards
+    asked = ask(tiny, folder, told, ("colour",), fps=1, evidence=((card.start_s, card.end_s),))
+    assert len(asked) == 4
+    return asked
 
 
 def test_spatial_token_compression_keeps_what_changed(tiny: LongVU, tmp_path: Path) -> None:
     """Paper §3.3. Wrong when only the first frame of each window of eight keeps tokens."""
     found = find_needle(tiny, tmp_path, 6, 104, 0.37)
-    statistics = found.answer.compression.statistics
+    statistics = found[0].answer.compression.statistics
     assert (statistics.regime, statistics.spatial_compression) == (Regime.ALL_HIGH, True)
     assert statistics.tokens.visual < statistics.tokens.after_query / 2
-    assert found.is_right
+    assert share([asked.is_right for asked in found]) >= 0.75
 
 
 def test_the_question_chooses_the_frames_of_full_resolution(tiny: LongVU, tmp_path: Path) -> None:
     """Paper §3.2. The needle is read at low resolution when relevance is turned round."""
-    found = find_needle(tiny, tmp_path, 1, 130, 0.15)
-    statistics = found.answer.compression.statistics
-    assert statistics.regime is Regime.MIXED
-    assert 0 < statistics.frames.high_resolution < statistics.frames.kept
-    needle = statistics.per_frame[19]
-    assert (needle.time_s, needle.resolution) == (19.0, Resolution.HIGH)
-    assert found.looked_at_the_right_frame
-    assert found.is_right
+    found = find_needle(tiny, tmp_path, 2, 130, 0.15)
+    for asked in found:
+        statistics = asked.answer.compression.statistics
+        assert statistics.regime is Regime.MIXED
+        assert 0 < statistics.frames.high_resolution < statistics.frames.kept
+        needle = statistics.per_frame[19]
+        assert (needle.time_s, needle.resolution) == (19.0, Resolution.HIGH)
+        assert asked.looked_at_the_right_frame
+    assert share([asked.is_right for asked in found]) >= 0.75
 
 
 def test_temporal_reduction_keeps_the_one_frame_that_is_different(tiny: LongVU, tmp_path: Path) -> None:
     """Paper §3.1. Wrong when every window keeps its middle frame only."""
     found = find_needle(tiny, tmp_path, 4, 470, 0.3)
-    statistics = found.answer.compression.statistics
+    statistics = found[0].answer.compression.statistics
     assert statistics.frames.kept < statistics.frames.sampled / 4
-    assert 141 in found.answer.compression.kept
-    assert found.is_right
+    assert 141 in found[0].answer.compression.kept
+    assert share([asked.is_right for asked in found]) >= 0.75
 
 
 def test_every_question_of_the_demo_is_answered_rightly(tiny: LongVU) -> None:

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pysubs2
-
 from longvu_cli.config import SamplingOptions
 from longvu_cli.cues import LONGEST_CUE, MOST_CUES, Cue
 from longvu_cli.errors import BadSubtitles
@@ -70,6 +68,8 @@ def parse_cues(path: Path) -> tuple[Cue, ...]:
     Raises:
         BadSubtitles: it cannot be read, or is no such file.
     """
+    import pysubs2  # few videos come with subtitles, and every decoding process would load it
+
     name = printable(str(path))
     try:
         if path.stat().st_size > _MOST_BYTES:

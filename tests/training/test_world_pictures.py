@@ -10,9 +10,18 @@ import pytest
 import torch
 
 from longvu_cli.training import world_pictures
-from longvu_cli.training.world_pictures import SIDE, WINDOW, Camera168, _parts, kept_moments, patch_labels, shown
+from longvu_cli.training.world_pictures import (
+    SIDE,
+    WINDOW,
+    Camera168,
+    _parts,
+    kept_moments,
+    neighbours,
+    patch_labels,
+    shown,
+)
 from longvu_cli.world.render import FILM_SIDE, SceneArrays, offset
-from longvu_cli.world.story import LOOKS, Camera, Item, Scene, needle_story, story
+from longvu_cli.world.story import LOOKS, Camera, Item, Scene, Split, needle_story, story
 from longvu_cli.world.things import COLOURS, FURNITURE, THINGS
 
 CPU = torch.device("cpu")
@@ -148,3 +157,26 @@ def test_no_more_is_kept_than_is_read() -> None:
     assert len(kept) == 400
     assert (np.diff(kept) > 0).all()
     assert kept[0] < 100 and kept[-1] > 35_000
+
+
+def test_neighbours_stand_on_one_piece_of_furniture() -> None:
+    pairs = 0
+    for number in range(60):
+        told = story(Split.VALIDATION.seed(number), 1)
+        place, scene = told.places[told.shots[0].place], told.scene_at(0)
+        first = 1 + len(place.stands)  # the number of the first thing: furniture is drawn before
+        expected = {
+            first + index: first + other
+            for index, placed in enumerate(place.things)
+            for other, beside in enumerate(place.things)
+            if beside.stand == placed.stand and beside.x < placed.x
+        }
+        assert neighbours(scene) == expected
+        pairs += len(expected)
+    assert pairs > 20
+
+
+def test_the_nearest_thing_on_the_left_counts() -> None:
+    row = [Item("cup", "red", x, 0.5, 0.18) for x in (0.2, 0.35, 0.5)]
+    table = Item("table", None, 0.35, 0.5, 0.4)
+    assert neighbours(Scene("garden", LOOK, (table, *row))) == {3: 2, 4: 3}

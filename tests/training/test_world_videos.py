@@ -17,9 +17,36 @@ from longvu_cli.config import CompressionOptions, ModelConfig, Recipe
 from longvu_cli.prompt import load_tokenizer
 from longvu_cli.training import world_videos
 from longvu_cli.training.tiny_checkpoint import VOCABULARY, config_values, new_checkpoint
-from longvu_cli.training.world_videos import WORDS, Group, VideoBatch, WorldVideos, some, words_shown
+from longvu_cli.training.world_videos import (
+    THING_WORDS,
+    WORDS,
+    Group,
+    VideoBatch,
+    WorldVideos,
+    exercises,
+    following,
+    left_shown,
+    right_to_left,
+    some,
+    words_shown,
+)
 from longvu_cli.world.questions import KINDS, Question, questions
-from longvu_cli.world.story import LOOKS, Camera, Item, Scene, Split, Story, story
+from longvu_cli.world.story import (
+    LOOKS,
+    Camera,
+    Direction,
+    Item,
+    Motion,
+    Place,
+    Placed,
+    Scene,
+    Shot,
+    Split,
+    Stand,
+    Story,
+    Thing,
+    story,
+)
 from longvu_cli.world.things import THINGS
 
 STILL = Camera((0.0, 0.0), 1.0, 0.0)
@@ -213,3 +240,58 @@ def test_words_of_equal_frames_are_equal_and_follow_the_camera() -> None:
     first, other, again = words_shown([(scene, STILL), (scene, moved), (scene, STILL)], 24)
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_what_is_left_is_told_by_the_tokens_of_the_thing_itself() -> None:
+    cup, key = Item("cup", "white", 0.42, 0.42, 0.16), Item("key", "red", 0.64, 0.42, 0.16)
+    higher = Item("hat", "blue", 0.55, 0.2, 0.16)
+    shows = left_shown([(Scene("beach", (0.5,) * LOOKS, (cup, key, higher)), STILL)], 6)[0].reshape(6, 6, -1)
+    rows, columns = np.nonzero(shows.any(axis=-1))
+    assert (rows.min(), rows.max()) == (2, 2) and (columns.min(), columns.max()) == (3, 4)
+    assert {THING_WORDS[number] for number in np.flatnonzero(shows.any(axis=(0, 1)))} == {"cup", "white"}
+
+
+def told(motion: Motion | None) -> Story:
+    table, box = Stand("table", 0.3, 0.5, 0.4), Stand("box", 0.7, 0.8, 0.4)
+    things = (
+        Placed(Thing("cup", "white"), 0, 0.2, 0.4, 0.18, False),
+        Placed(Thing("key", "red"), 0, 0.4, 0.4, 0.18, False),
+        Placed(Thing("hat", "blue"), 1, 0.7, 0.7, 0.18, False),
+    )
+    place = Place("kitchen", (0.5,) * LOOKS, (table, box), things)
+    return Story(0, 20, (place,), (Shot(0, 20, 0, (0.0, 0.0), 1.0, 0.0, 0.0),), (), motion)
+
+
+def test_from_right_to_left_each_thing_is_followed_by_what_is_left_of_it() -> None:
+    assert right_to_left(told(None)).answer == " kitchen: table red key, white cup; box blue hat."
+
+
+@pytest.mark.parametrize(
+    ("direction", "answer"),
+    [
+        (Direction.RIGHT, " left, left, middle, middle, middle, right."),
+        (Direction.UP, " down, down, middle, middle, middle, up."),
+    ],
+)
+def test_what_moves_is_followed_through_the_moments_that_are_looked_at(direction: Direction, answer: str) -> None:
+    video = told(Motion(Thing("ball", "green"), 0, 4.0, 10.0, direction, 0.17))
+    follow = following(video, np.arange(20))
+    assert follow is not None
+    assert (follow.text, follow.answer, follow.evidence) == ("Follow the ball.", answer, ((4.0, 10.0),))
+    assert following(video, np.array([0, 5, 15])) is None  # one moment tells no direction
+    assert following(told(None), np.arange(20)) is None
+
+
+def test_each_kind_of_exercise_comes_in_turn() -> None:
+    video = told(Motion(Thing("ball", "green"), 0, 4.0, 10.0, Direction.LEFT, 0.17))
+    assert [task.kind for task in exercises(video, np.arange(20), 4)] == ["follow", "right to left", "list", "follow"]
+    assert [task.kind for task in exercises(told(None), np.arange(20), 3)] == ["right to left", "list", "right to left"]
+
+
+def test_most_questions_about_haystacks_are_about_the_card(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
+    group = Group("needle", (8, 12), 2, 7, 1.0, needle=True)
+    (batch,) = WorldVideos([group], tokenizer, recipe, run=1).batches(group, np.random.default_rng(0))
+    about = [
+        kind == "colour" and evidence.sum() == 1 for kind, evidence in zip(batch.kinds, batch.evidence, strict=True)
+    ]
+    assert sum(about) >= 2 * 4

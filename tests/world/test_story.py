@@ -25,7 +25,7 @@ from longvu_cli.world.things import COLOURS, THINGS
 LENGTHS = (1, 2, 3, 5, 9, 10, 11, 17, 20, 21, 60, 61, 120, 121, 400, 401, 3600)
 # Seeds of the TEST split of several lengths. Another story of the same seed would not be the one that was measured.
 PINNED = ((7, 1), (7, 12), (7, 60), (8, 120), (9, 400), (10, 600), (11, 900), (12, 3600))
-STORIES_DIGEST = "dd444b721b033db852a5ccecfd09a1acca43cb0526fe01cf502cfc3d3e54c050"
+STORIES_DIGEST = "58b7238bd491d8d1ff3a6a35c68932d5161834c5598e0416b0bf4371e1323733"
 QUESTIONS_DIGEST = "d6291b15b8d8c951b9c4a8efe413150cb767f542a428917836568dc897d220e1"
 
 
@@ -176,6 +176,21 @@ def test_a_needle_is_one_second_at_its_depth(depth: float, at_s: int) -> None:
     assert told.places == needle_story(Split.TEST.seed(1), 600, 0.1).places
     # Nothing else changes, so that the same place always looks the same.
     assert len({told.scene_at(t) for t in range(600)}) == len(told.places) + 1
+
+
+def test_four_things_of_different_kinds_and_colours_stand_within_one_field_of_nine() -> None:
+    assert needle_story(Split.TEST.seed(1), 60, 0.5).cards[0].crowd == ()
+    for number in range(0, 60, 2):
+        told = needle_story(Split.TEST.seed(number), 60, 0.5)
+        (card,) = told.cards
+        things = (card.thing, *card.crowd)
+        assert len({thing.kind for thing in things}) == len({thing.colour for thing in things}) == 4
+        elsewhere = {placed.thing.kind for place in told.places for placed in place.things}
+        assert not elsewhere & {thing.kind for thing in things}
+        assert set(things) <= set(told.things)
+        fields = {(int(3 * item.x), int(3 * item.y)) for item in card.items}
+        quarters = {(int(6 * item.x), int(6 * item.y)) for item in card.items}
+        assert (len(fields), len(quarters)) == (1, 4)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, LONGEST_S + 1])

@@ -1,7 +1,7 @@
 """Haystacks of the synthetic world: a long film in which nothing happens but a card that is shown for one second.
 
-Four small things are on the card; the question is what colour one of them is. It can be answered where its frame is
-kept and read at full resolution.
+Half of the cards show one thing, which can be read at either resolution; half show four small ones, which can be told
+apart at full resolution only. The question is what colour one of them has.
 """
 
 from __future__ import annotations

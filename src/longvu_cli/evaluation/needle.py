@@ -18,7 +18,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from longvu_cli.config import CompressionOptions, GenerationOptions, SamplingOptions, TemporalReduction
+from longvu_cli.config import (
+    RELEASED_FRAME_CAP,
+    CompressionOptions,
+    GenerationOptions,
+    SamplingOptions,
+    TemporalReduction,
+)
 from longvu_cli.errors import UsageError
 from longvu_cli.evaluation.proportions import Interval, PairedDifference, paired_difference, wilson
 from longvu_cli.manifest import Settings
@@ -54,6 +60,12 @@ class Method(StrEnum):
         if self is Method.UNIFORM:
             return replace(compression, temporal_reduction=TemporalReduction.UNIFORM)
         return compression
+
+    def sampling(self, frames: int) -> SamplingOptions:
+        """When a video is looked at: uniform sampling spreads as many frames as any method keeps over a longer one."""
+        if self is Method.UNIFORM and frames > RELEASED_FRAME_CAP:
+            return replace(SAMPLING, fps=RELEASED_FRAME_CAP / frames)
+        return SAMPLING
 
 
 @dataclass(frozen=True)
@@ -351,7 +363,7 @@ class NeedleTest:
 
     def _key(self, spot: Spot, method: Method) -> str:
         compression = method.applied(self._options.compression)
-        settings = Settings(SAMPLING, compression, self._options.generation)
+        settings = Settings(method.sampling(spot.frames), compression, self._options.generation)
         facts = [_FORMAT, self._model.identity, asdict(spot), method.value, settings.changed()]
         return _hex(facts)
 
@@ -388,7 +400,7 @@ class NeedleTest:
         answer = self._model.answer(
             video,
             needle.text,
-            sampling=SAMPLING,
+            sampling=method.sampling(spot.frames),
             compression=method.applied(self._options.compression),
             generation=self._options.generation,
             on_progress=self._on_progress,

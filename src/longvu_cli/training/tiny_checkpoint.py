@@ -44,7 +44,7 @@ def config_values(vocabulary: int) -> dict[str, Any]:
         "connector_depth": 2,
         "connector_only": True,
         "dino_threshold": 0.63,
-        "drop_threshold": 0.9,
+        "drop_threshold": 0.95,
         "eos_token_id": SPECIAL_TOKENS.index("<|im_end|>"),
         "frame_pos": True,
         "hidden_act": "silu",

@@ -371,7 +371,8 @@ def story(seed: int, seconds: int) -> Story:
 def needle_story(seed: int, seconds: int, depth: float) -> Story:
     """A long story in which nothing happens but one card, shown for one second.
 
-    Four things stand on the card, so near to each other that only full resolution tells them apart.
+    Where the seed is odd, one thing is on the card; where it is even there are four, so near to each other that only
+    full resolution tells them apart.
 
     Args:
         depth: where it is shown, from 0 (the first frame) to 1 (the last).
@@ -409,16 +410,24 @@ class _Writer:
         return Story(self._seed, self._seconds, places, shots, cards, motion)
 
     def needle(self, at_s: int) -> Story:
+        if self._seed % 2:
+            places = self._places()
+            shots = self._shots(len(places))
+            card = self._card("card", at_s, at_s + 1)
+        else:
+            kinds = [self._kinds.pop() for _ in range(4)]  # before the places take theirs
+            places = self._places()
+            shots = self._shots(len(places))
+            card = self._crowded(kinds, at_s)
+        return Story(self._seed, self._seconds, places, shots, (card,), None)
+
+    def _crowded(self, kinds: Sequence[str], at_s: int) -> Card:
         chance = self._chance
-        kinds = [self._kinds.pop() for _ in range(4)]
         first, *others = (Thing(*pair) for pair in zip(kinds, chance.sample(list(COLOURS), 4), strict=True))
-        places = self._places()
-        shots = self._shots(len(places))
         # In the middle of one of nine fields, which at low resolution are one token each.
         x, y = (self._near((0.5 + chance.randrange(3)) / 3, 0.005) for _ in range(2))
         size = self._near(_CROWD_STEP, 0.01)
-        card = Card(at_s, at_s + 1, first, "card", x, y, size, self._look(), tuple(others))
-        return Story(self._seed, self._seconds, places, shots, (card,), None)
+        return Card(at_s, at_s + 1, first, "card", x, y, size, self._look(), tuple(others))
 
     # --- places ---
 
