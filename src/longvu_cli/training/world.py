@@ -80,7 +80,7 @@ PLANS: dict[Stage, StagePlan] = {
         groups=(replace(_IMAGE, share=0.1), replace(_SHORT, share=0.55), replace(_MINUTE, share=0.35)),
     ),
     Stage.VIDEOS: StagePlan(
-        minutes=10.0,
+        minutes=45.0,
         learning_rate=1.3e-3,
         groups=(
             replace(_IMAGE, share=0.14),
