@@ -73,7 +73,9 @@ def _read_only(file: Path, packages: Iterable[Path]) -> None:
     if rules < 0:
         return
     _allow(libc, rules, file, _READ_FILE)
-    library = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
+    # Those of the interpreter: an environment's own folder holds everything that is installed there.
+    base = {"platbase": sys.base_exec_prefix}
+    library = [Path(sysconfig.get_path(name, vars=base)) for name in ("stdlib", "platstdlib")]
     for folder in (*library, *packages):
         _allow(libc, rules, folder, _READ_FILE | _READ_DIR)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
