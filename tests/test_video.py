@@ -320,8 +320,8 @@ def test_a_stream_that_appeared_in_the_middle(clip: Path, monkeypatch: pytest.Mo
             yield from self._opened.demux(stream)
             raise IndexError("list index out of range")
 
-    original = source_module._open_container
-    monkeypatch.setattr(source_module, "_open_container", lambda *a, **k: Container(original(*a, **k)))
+    original = source_module.open_container
+    monkeypatch.setattr(source_module, "open_container", lambda *a, **k: Container(original(*a, **k)))
     frames, info = read(clip, decoding=DecodingOptions(isolated=False, every_frame=True))
     assert len(frames) == 9 and info.warnings == ()
 
