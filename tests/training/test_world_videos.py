@@ -291,7 +291,4 @@ def test_each_kind_of_exercise_comes_in_turn() -> None:
 def test_most_questions_about_haystacks_are_about_the_card(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
     group = Group("needle", (8, 12), 2, 7, 1.0, needle=True)
     (batch,) = WorldVideos([group], tokenizer, recipe, run=1).batches(group, np.random.default_rng(0))
-    about = [
-        kind == "colour" and evidence.sum() == 1 for kind, evidence in zip(batch.kinds, batch.evidence, strict=True)
-    ]
-    assert sum(about) >= 2 * 4
+    assert sum(evidence.sum() == 1 for evidence in batch.evidence) >= 2 * 4
