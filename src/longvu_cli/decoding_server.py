@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 import av
 import numpy
 import PIL
+import pysubs2
 from PIL import Image
 
 from longvu_cli.config import Decoder, DecodingOptions, SamplingOptions
@@ -40,7 +41,7 @@ from longvu_cli.watchdog import Watchdog
 # As many long lines as surely fit into a header.
 _CUES_AT_A_TIME = 20
 # Wherever they lie: an environment may look for packages in others, too.
-_PACKAGES = [Path(__file__).parent, *(Path(package.__path__[0]) for package in (av, numpy, PIL))]
+_PACKAGES = [Path(__file__).parent, *(Path(package.__path__[0]) for package in (av, numpy, PIL, pysubs2))]
 
 
 def main(control_fd: int) -> None:
