@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from longvu_cli.world.story import STYLES, Camera, Direction, Scene, Split, Stor
 from longvu_cli.world.things import COLOURS, FURNITURE, THINGS
 
 _DRAWINGS, _COLOURS = (*THINGS, *FURNITURE), tuple(COLOURS)
+Filmed = tuple[Scene, Camera]
 # How often each kind of question is asked, relative to others.
 _EMPHASIS = {
     "count": 3.0,
@@ -306,46 +307,54 @@ def everything(told: Story) -> Question:
     return Question("list", "List everything.", "".join(sentences))
 
 
-def words_shown(moments: Sequence[tuple[Scene, Camera]], side: int) -> npt.NDArray[np.bool_]:
+def words_shown(moments: Sequence[Filmed], side: int) -> npt.NDArray[np.bool_]:
     """Which of :data:`WORDS` each of the side² parts of each frame shows: [f, side², W].
 
     A thing, its colour, the furniture; the place or the kind of card everywhere.
     """
-    shows = np.zeros((len(moments), side * side, len(WORDS)), np.bool_)
-    seen: dict[tuple[Scene, tuple[int, int]], int] = {}
-    for number, (scene, camera) in enumerate(moments):
-        first = seen.setdefault((scene, offset(camera, 2)), number)
-        if first != number:
-            shows[number] = shows[first]
-            continue
+    part = np.arange(side * side)[:, None]
+
+    def tell(scene: Scene, camera: Camera, shows: npt.NDArray[np.bool_]) -> None:
         labels = patch_labels(scene, camera, 2 * side, _DRAWINGS, _COLOURS).reshape(side, 2, side, 2, 2)
         blocks = labels.transpose(0, 2, 1, 3, 4).reshape(side * side, 4, 2)
-        part = np.arange(side * side)[:, None]
         for column, first_word in ((0, 0), (1, len(_DRAWINGS))):
             label = blocks[:, :, column]
-            shows[number, np.broadcast_to(part, label.shape)[label > 0], first_word + label[label > 0] - 1] = True
-        shows[number, :, len(_DRAWINGS) + len(_COLOURS) + STYLES.index(scene.style)] = True
-    return shows
+            shows[np.broadcast_to(part, label.shape)[label > 0], first_word + label[label > 0] - 1] = True
+        shows[:, len(_DRAWINGS) + len(_COLOURS) + STYLES.index(scene.style)] = True
+
+    return _told_once(moments, side, len(WORDS), tell)
 
 
-def left_shown(moments: Sequence[tuple[Scene, Camera]], side: int) -> npt.NDArray[np.bool_]:
+def left_shown(moments: Sequence[Filmed], side: int) -> npt.NDArray[np.bool_]:
     """Which of :data:`THING_WORDS` hold for what is left of the thing that a part shows: [f, side², W′]."""
-    shows = np.zeros((len(moments), side * side, len(THING_WORDS)), np.bool_)
-    seen: dict[tuple[Scene, tuple[int, int]], int] = {}
-    for number, (scene, camera) in enumerate(moments):
-        first = seen.setdefault((scene, offset(camera, 2)), number)
-        if first != number:
-            shows[number] = shows[first]
-            continue
+
+    def tell(scene: Scene, camera: Camera, shows: npt.NDArray[np.bool_]) -> None:
         beside = neighbours(scene)
-        if not beside:
-            continue
         items = patch_items(scene, camera, 2 * side)
         for of_thing, of_left in beside.items():
             there = (items == of_thing).reshape(side, 2, side, 2).any(axis=(1, 3)).ravel()
             left = scene.items[of_left - 1]
-            shows[number, there, THINGS.index(left.name)] = True
-            shows[number, there, len(THINGS) + _COLOURS.index(str(left.colour))] = True
+            shows[there, THINGS.index(left.name)] = True
+            shows[there, len(THINGS) + _COLOURS.index(str(left.colour))] = True
+
+    return _told_once(moments, side, len(THING_WORDS), tell)
+
+
+def _told_once(
+    moments: Sequence[Filmed],
+    side: int,
+    words: int,
+    tell: Callable[[Scene, Camera, npt.NDArray[np.bool_]], None],
+) -> npt.NDArray[np.bool_]:
+    """[f, side², words], where ``tell`` sets the [side², words] of a frame; frames that show the same share theirs."""
+    shows = np.zeros((len(moments), side * side, words), np.bool_)
+    seen: dict[tuple[Scene, tuple[int, int]], int] = {}
+    for number, (scene, camera) in enumerate(moments):
+        first = seen.setdefault((scene, offset(camera, 2)), number)
+        if first == number:
+            tell(scene, camera, shows[number])
+        else:
+            shows[number] = shows[first]
     return shows
 
 
