@@ -34,7 +34,7 @@ def test_the_ends_are_the_first_frame_and_the_last() -> None:
 def test_answers_are_judged_by_the_world() -> None:
     haystack = Haystack(3, 100, 0.5)
     (card,) = haystack.story.cards
-    asked = next(thing for thing in (card.thing, *card.crowd) if thing.kind in haystack.needle.text)
+    asked = next(thing for thing in card.things if thing.kind in haystack.needle.text)
     assert haystack.needle.answer == f"{asked.colour.capitalize()}."
     assert haystack.is_right(haystack.needle.answer)
     assert haystack.is_right(f" {haystack.needle.answer.rstrip('.').upper()} ")

@@ -15,6 +15,7 @@ from needles import FakeHaystack, FakeModel
 from longvu_cli.config import CompressionOptions, GenerationOptions, RecipeName, TemporalReduction
 from longvu_cli.errors import UsageError
 from longvu_cli.evaluation.needle import (
+    SAMPLING,
     Method,
     NeedleOptions,
     NeedleReport,
@@ -68,6 +69,12 @@ def test_the_grid_is_gone_through_once_before_anything_is_tried_again() -> None:
     grid = [(frames, depth) for frames in (10, 40) for depth in (0.0, 0.5, 1.0)]
     assert [(spot.frames, spot.depth) for spot in spots] == grid * 2
     assert [spot.trial for spot in spots] == [0] * 6 + [1] * 6
+
+
+def test_uniform_sampling_looks_at_as_many_frames_as_are_ever_kept() -> None:
+    assert Method.UNIFORM.sampling(400) == SAMPLING
+    assert Method.UNIFORM.sampling(3600).fps == 400 / 3600
+    assert {method.sampling(3600) for method in Method if method is not Method.UNIFORM} == {SAMPLING}
 
 
 def test_each_video_has_a_seed_of_its_own_that_stays() -> None:

@@ -15,8 +15,9 @@ from longvu_cli.training.tiny_checkpoint import new_checkpoint
 from longvu_cli.training.world import weights_of, word_ids
 from longvu_cli.training.world_answers import AnswerModel
 from longvu_cli.training.world_towers import TowerPair
-from longvu_cli.training.world_videos import Group, VideoBatch, WorldVideos
+from longvu_cli.training.world_videos import THING_WORDS, Group, VideoBatch, WorldVideos
 from longvu_cli.weights import Part
+from longvu_cli.world.things import THINGS
 
 CPU = torch.device("cpu")
 
@@ -35,9 +36,13 @@ class Prepared(AnswerModel):
 
     def _answers(self, prefix, lengths, rows, batch):  # type: ignore[no-untyped-def]
         self.prefix, self.lengths = prefix.detach(), lengths
-        logits, targets, row = super()._answers(prefix, lengths, rows, batch)
+        logits, targets, row, middle = super()._answers(prefix, lengths, rows, batch)
         self.logits, self.row = logits.detach(), row
-        return logits, targets, row
+        return logits, targets, row, middle
+
+    def _left_loss(self, hidden, shown):  # type: ignore[no-untyped-def]
+        self.shown = shown
+        return super()._left_loss(hidden, shown)
 
     def _seen(self, frames):  # type: ignore[no-untyped-def]
         self.seen = super()._seen(frames)
@@ -117,3 +122,46 @@ def test_each_question_of_a_video_gets_its_own_answer_positions(modules: Modules
         torch.manual_seed(0)
         model(batch)
     torch.testing.assert_close(model.logits[: len(first)], first, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("seconds", "context"), [(1, 4096), (12, 200)])
+def test_each_token_that_is_read_is_asked_for_what_is_left_of_what_it_shows(
+    modules: Modules, seconds: int, context: int
+) -> None:
+    recipe = CompressionOptions(context_length=context).resolve(modules.config)
+    batch = one_batch(modules, recipe, seconds)
+    assert modules.language_model is not None
+    model = Prepared(modules.vision, modules.language_model.decoder, recipe, word_ids(modules.tokenizer))
+    with torch.no_grad():
+        assert model(batch)["left"].isfinite()
+    shows = batch.words[..., : len(THINGS)].any(axis=-1)
+    if context == 4096:  # one frame at full resolution, row by row, each row with a newline
+        rows = model.shown[0].reshape(6, 7, -1).numpy()
+        assert not rows[:, 6].any()
+        assert np.array_equal(rows[:, :6, 0].ravel(), shows[0])
+        assert np.array_equal(rows[:, :6, 1:].reshape(36, -1), batch.left[0])
+        return
+    # All frames at low resolution: a token shows what any of four did.
+    rows = model.shown[0].reshape(seconds, 3, 4, -1).numpy()
+    assert not rows[:, :, 3].any()
+    fields = shows.reshape(seconds, 3, 2, 3, 2).any(axis=(2, 4))
+    assert fields.any() and np.array_equal(rows[:, :, :3, 0], fields)
+
+
+def test_the_loss_on_the_left_is_least_where_it_is_told(modules: Modules) -> None:
+    recipe = CompressionOptions().resolve(modules.config)
+    assert modules.language_model is not None
+    model = AnswerModel(modules.vision, modules.language_model.decoder, recipe, word_ids(modules.tokenizer))
+    width = modules.language_model.decoder.config.hidden_size
+    hidden = torch.nn.functional.one_hot(torch.tensor([[0, 1, 2]]), width).float()
+    shown = torch.zeros(1, 3, 1 + len(THING_WORDS), dtype=torch.bool)
+    shown[0, 0, 0] = shown[0, 0, 1] = shown[0, 1, 0] = True  # two tokens show a thing; one thing has a neighbour
+    with torch.no_grad():
+        unknown = model._left_loss(hidden, shown)
+        model.left_probe.weight[0, 0] = 1.0  # tells it of the first token; norms make it 16 times as large
+        known = model._left_loss(hidden, shown)
+        model.left_probe.weight[1, 1] = 1.0  # and a thing that is not there of the second
+        wrong = model._left_loss(hidden, shown)
+        model.left_probe.weight[2, 2] = 1.0  # what shows nothing is not asked
+    assert known < unknown < wrong
+    assert torch.equal(model._left_loss(hidden, shown), wrong)

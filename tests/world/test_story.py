@@ -183,7 +183,7 @@ def test_four_things_of_different_kinds_and_colours_stand_within_one_field_of_ni
     for number in range(0, 60, 2):
         told = needle_story(Split.TEST.seed(number), 60, 0.5)
         (card,) = told.cards
-        things = (card.thing, *card.crowd)
+        things = card.things
         assert len({thing.kind for thing in things}) == len({thing.colour for thing in things}) == 4
         elsewhere = {placed.thing.kind for place in told.places for placed in place.things}
         assert not elsewhere & {thing.kind for thing in things}

@@ -33,10 +33,10 @@ RELEVANCE_WEIGHT = 0.2
 WORDS_WEIGHT = 0.1
 # Weight of the loss that makes tokens tell their place in the picture.
 WHERE_WEIGHT = 0.1
-# Weight of the loss that makes the decoder's tokens tell what is left of the thing that they show, and the layer after
+# Weight of the loss that makes the decoder's tokens tell what is left of the thing that they show, and the layers after
 # which they do: what a question about it is answered from.
 LEFT_WEIGHT = 0.1
-_LEFT_LAYER = 2
+_LEFT_LAYERS = 3
 _SILENCE = 3.0
 # Frames that go through the towers together.
 _FRAMES_TOGETHER = 1024
@@ -58,8 +58,6 @@ class AnswerModel(nn.Module):
         for probe in (self.probe, self.left_probe):  # that begin by pulling at nothing
             nn.init.zeros_(probe.weight)
             nn.init.zeros_(probe.bias)
-        self._middle: list[torch.Tensor] = []
-        decoder.model.layers[_LEFT_LAYER].register_forward_hook(lambda _, __, hidden: self._middle.append(hidden))
         self.register_buffer("_word_ids", torch.tensor(word_ids), persistent=False)
         self._last: tuple[Shown, torch.Tensor, torch.Tensor] | None = None
         self.connector = vision.connector
@@ -83,9 +81,8 @@ class AnswerModel(nn.Module):
         visual, lengths, shown = self._visual(high, low, scores.detach(), batch)
         before = embeddings(self._put(batch.before))
         prefix = torch.cat((before.expand(len(batch), -1, -1), visual), dim=1)
-        self._middle.clear()
-        logits, targets, row_of = self._answers(prefix, lengths + len(before), rows, batch)
-        left = self._left_loss(self._middle[0][:, len(before) :], shown)
+        logits, targets, row_of, middle = self._answers(prefix, lengths + len(before), rows, batch)
+        left = self._left_loss(middle[:, len(before) :], shown)
         losses = functional.cross_entropy(logits.float(), targets, reduction="none")
         count = len(batch.ids)
         per_row = torch.zeros(count, device=self._device).index_add(0, row_of, losses)
@@ -236,11 +233,12 @@ class AnswerModel(nn.Module):
 
     def _answers(
         self, prefix: torch.Tensor, lengths: torch.Tensor, rows: torch.Tensor, batch: VideoBatch
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits at every id of the answers, these ids, and the row of each."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits at every id of the answers, these ids, the row of each; the prefix after the first layers."""
         videos, per_video, steps = len(prefix), len(rows) // len(prefix), rows.shape[1]
         # Padding stands after the video, so no token of it sees any; the rows are told where it begins.
-        cache = self.decoder.model(inputs_embeds=prefix, use_cache=True).past_key_values
+        read = self.decoder.model(inputs_embeds=prefix, use_cache=True, output_hidden_states=True)
+        cache = read.past_key_values
         seen = torch.arange(prefix.shape[1], device=self._device) < lengths[:, None]
         step = torch.arange(steps, device=self._device)
         # The questions of a video stand side by side; each sees the video and itself up to here.
@@ -260,7 +258,8 @@ class AnswerModel(nn.Module):
         prompt, length = self._put(batch.prompt)[:, None], self._put(batch.length)[:, None]
         row, at = ((step >= prompt) & (step < length)).nonzero(as_tuple=True)
         hidden = hidden.unflatten(1, (per_video, steps)).flatten(0, 1)
-        return self.decoder.lm_head(hidden[row, at - 1]), self._put(batch.ids)[row, at], row
+        logits = self.decoder.lm_head(hidden[row, at - 1])
+        return logits, self._put(batch.ids)[row, at], row, read.hidden_states[_LEFT_LAYERS]
 
     def _put(self, values: npt.NDArray[np.generic]) -> torch.Tensor:
         return torch.from_numpy(values).to(self._device, non_blocking=True)

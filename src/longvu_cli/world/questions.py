@@ -183,7 +183,7 @@ class _Asker:
         story = self._story
         for place in story.places:
             yield from (placed.thing for placed in place.things)
-        yield from dict.fromkeys(thing for card in story.cards for thing in (card.thing, *card.crowd))
+        yield from dict.fromkeys(thing for card in story.cards for thing in card.things)
         if story.motion:
             yield story.motion.thing
 
@@ -199,7 +199,7 @@ class _Asker:
                 yield self._question("place", f"{self._where(known)}.", known.seen, kind=thing.kind)
         for card in self._first_cards():
             spans = self._shown(card)
-            for thing in (card.thing, *card.crowd):
+            for thing in card.things:
                 yield self._question("colour", f"{thing.colour.capitalize()}.", spans, kind=thing.kind)
         if motion := self._story.motion:
             spans = ((motion.start_s, motion.end_s),)
@@ -266,7 +266,7 @@ class _Asker:
         spans += [
             (float(card.start_s), float(card.end_s))
             for card in story.cards
-            if kind in {thing.kind for thing in (card.thing, *card.crowd)}
+            if kind in {thing.kind for thing in card.things}
         ]
         if story.motion and story.motion.thing.kind == kind:
             spans.append((story.motion.start_s, story.motion.end_s))

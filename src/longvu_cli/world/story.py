@@ -156,6 +156,11 @@ class Card:
     crowd: tuple[Thing, ...] = ()
 
     @property
+    def things(self) -> tuple[Thing, ...]:
+        """All that is on it."""
+        return (self.thing, *self.crowd)
+
+    @property
     def items(self) -> tuple[Item, ...]:
         """What is drawn on it."""
         if not self.crowd:
@@ -164,7 +169,7 @@ class Card:
         corners = ((-far, -far), (far, -far), (-far, far), (far, far))
         return tuple(
             Item(thing.kind, thing.colour, self.x + x, self.y + y, self.size)
-            for thing, (x, y) in zip((self.thing, *self.crowd), corners, strict=True)
+            for thing, (x, y) in zip(self.things, corners, strict=True)
         )
 
 
@@ -267,7 +272,7 @@ class Story:
     def things(self) -> tuple[Thing, ...]:
         """Every thing that is ever shown, once, in no particular order."""
         shown = [placed.thing for place in self.places for placed in place.things]
-        shown += [thing for card in self.cards for thing in (card.thing, *card.crowd)]
+        shown += [thing for card in self.cards for thing in card.things]
         shown += [self.motion.thing] if self.motion else []
         return tuple(dict.fromkeys(shown))
 
