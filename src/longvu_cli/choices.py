@@ -31,15 +31,21 @@ def chosen(answer: str, choices: Sequence[str]) -> str | None:
     if len(same) == 1:
         return same[0]
     # A letter alone, between brackets or before a full stop: "A" is a word, too.
+    alone = rf"\(?([{letters}])(?:[).:,]|\s*$)"
+    another = rf"\)?[\s.,/&]*(?:(?:and|or)\s)?\s*{alone}"
     patterns = (
-        rf"\s*\(?([{letters}])(?:[).:,]|\s*$)",
-        rf".*\boption(?: is)?:? \(?([{letters}])\b",
-        rf".*\banswer(?: is)?:? \(?([{letters}])\b",
-        rf".*\(([{letters}])\)",
+        rf"^\s*{alone}",
+        rf"\boption(?: is)?:? \(?([{letters}])\b",
+        rf"\banswer(?: is)?:? \(?([{letters}])\b",
+        rf"\(([{letters}])\)",
     )
     for pattern in patterns:
-        if match := re.match(pattern, answer, re.DOTALL):
-            return match.group(1)
+        named = {match[1] for match in re.finditer(pattern, answer)}
+        named |= {
+            more[1] for match in re.finditer(pattern, answer) if (more := re.match(another, answer[match.end(1) :]))
+        }
+        if named:
+            return named.pop() if len(named) == 1 else None
     return None
 
 
