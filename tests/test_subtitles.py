@@ -154,6 +154,24 @@ def test_what_does_not_fit_is_thinned_evenly() -> None:
     assert fitted(head + each - 1) == fitted(0) == ""
 
 
+def test_what_began_before_the_video_is_timed_at_its_beginning() -> None:
+    assert lines_of((Cue(-2.0, 3.0, "Hello"),), SamplingOptions()) == ("[0:00] Hello",)
+
+
+def test_of_very_many_lines_only_as_many_as_could_fit_are_tried() -> None:
+    sums = 0
+
+    class Size(int):
+        def __radd__(self, other: int) -> int:
+            nonlocal sums
+            sums += 1
+            return int(other) + int(self)
+
+    room = len(HEADING) + 1 + 100 * 10
+    assert len(fitting(["[0:00] ab"] * 3_000, room, lambda text: Size(len(text)))) == 100
+    assert sums < 50_000
+
+
 def test_the_lines_stand_under_the_heading_of_the_reference() -> None:
     assert block(["[0:01] Hello", "[0:02] Bye"]) == f"{HEADING}\n[0:01] Hello\n[0:02] Bye\n"
     assert HEADING == "This video's subtitles are listed below:"

@@ -10,6 +10,7 @@ import html
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from longvu_cli.config import SamplingOptions
@@ -99,7 +100,8 @@ def lines_of(cues: Iterable[Cue], sampling: SamplingOptions) -> tuple[str, ...]:
             continue
         text = _plain(cue.text)
         if text and text != before and text.casefold() not in _NOT_SAID:
-            lines.append(f"[{clock(int(cue.start_s))}] {text}")
+            # What is shown when the video begins may have begun before, by the clock of the file.
+            lines.append(f"[{clock(max(0, int(cue.start_s)))}] {text}")
             before = text
     return tuple(lines)
 
@@ -112,7 +114,9 @@ def fitting(lines: Sequence[str], room: int, count: Callable[[str], int]) -> tup
     """
     sizes = [count(f"{line}\n") for line in lines]
     room -= count(f"{HEADING}\n")
-    for number in range(len(lines), 0, -1):
+    # No more can fit than of the shortest: a long film has thousands of lines, and room for a hundred.
+    most = sum(total <= room for total in accumulate(sorted(sizes)))
+    for number in range(most, 0, -1):
         spread = [position * len(lines) // number for position in range(number)]
         if sum(sizes[position] for position in spread) <= room:
             return tuple(lines[position] for position in spread)
