@@ -48,7 +48,10 @@ REQUIRED = {
 }
 OPTIONAL = {
     "bitsandbytes": ("bitsandbytes", "--quantize needs it: pip install bitsandbytes"),
-    "matplotlib": ("matplotlib", "`longvu eval needle` and `longvu train` draw with it: pip install matplotlib"),
+    "matplotlib": (
+        "matplotlib",
+        "`longvu stats --plot`, `longvu eval needle` and `longvu train` draw with it: pip install matplotlib",
+    ),
     "peft": ("peft", "`longvu train finetune` needs it: pip install peft"),
 }
 # What films on disks and on the web are encoded with: name in FFmpeg → as people call it.
@@ -334,12 +337,13 @@ def _variables() -> Iterator[Finding]:
 
 
 def _secrets() -> Iterator[str]:
-    """Tokens, and what stands before the @ of the hub's address and of proxies."""
+    """Tokens, and what stands before the @ of the hub's address and of proxies, which may come without ``http://``."""
     for name, value in os.environ.items():
         if name.upper().endswith(("TOKEN", "PASSWORD", "SECRET", "_KEY")):
             yield value
+        bare = name.upper().endswith("_PROXY") and "//" not in value
         with suppress(ValueError):
-            yield urlsplit(value).netloc.rpartition("@")[0]
+            yield urlsplit(f"//{value}" if bare else value).netloc.rpartition("@")[0]
     with suppress(Exception):  # the library may be missing or broken
         from huggingface_hub import get_token
 
