@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from huggingface_hub import constants
 
 from cli.conftest import Longvu
@@ -71,6 +72,20 @@ def test_a_broken_cache_is_listed_and_removed(longvu: Longvu, cache: Path, monke
         assert asked == ["Delete Vision-CAIR/LongVU_Llama3_2_1B (5 B)?"]
         assert ran.code == 0
         assert len(list(cache.glob("models--*"))) == left
+
+
+def test_whoever_breaks_off_when_asked_keeps_the_model(
+    longvu: Longvu, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_off(*_: object, **__: object) -> bool:
+        raise typer.Abort  # what Typer makes of Ctrl-C and of Ctrl-D
+
+    for stream in (sys.stdin, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr("typer.confirm", broken_off)
+    ran = longvu("models", "remove", "1b")
+    assert (ran.code, ran.out, ran.err) == (130, "", "")
+    assert len(list(cache.glob("models--*"))) == 1
 
 
 def test_with_json_nothing_is_asked(longvu: Longvu, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

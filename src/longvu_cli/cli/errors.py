@@ -12,6 +12,8 @@ from functools import partial
 from types import FrameType
 from typing import NoReturn
 
+import typer
+
 from longvu_cli.cli.output import Output, OutputFailed
 from longvu_cli.cli.start import INTERRUPTED
 from longvu_cli.errors import DeviceError, LongVUError, UsageError, VideoError, WeightsError
@@ -56,7 +58,7 @@ def run(output: Output, body: Callable[[], int]) -> int:
         return BUG
     except LongVUError as error:
         return _told(output, partial(output.error, error), exit_code(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # Abort: Ctrl-C or Ctrl-D where something was asked
         return _told(output, output.interrupted, INTERRUPTED)
     except Terminated:
         return _told(output, output.interrupted, TERMINATED)
