@@ -91,7 +91,7 @@ def download(
         WeightsError: see :func:`longvu_cli.weights.locate`.
     """
     repo = repo_named(name)
-    if name not in TOWERS:
+    if repo not in {tower.repo for tower in TOWERS.values()}:
         found = locate(options, Part.ANSWER, on_download=on_download, on_check=on_check, tqdm_class=tqdm_class)
         return found.checkpoint
     hub = Hub(is_offline_mode(), on_download, on_check, tqdm_class, Verified.default())
