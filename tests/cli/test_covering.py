@@ -123,10 +123,11 @@ def test_a_row_of_a_batch_can_be_asked_piece_by_piece(
     longvu: Longvu, needle_film: tuple[Story, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told, film = needle_film
-    row = {"video": str(film), "question": BRIEF, "coverage": True}
-    manifest = "\n".join(json.dumps(one) for one in (row, {**row, "coverage": False, "end": 20}))
+    row = {"video": str(film), "question": BRIEF, "coverage": True, "subtitles": "auto"}
+    manifest = "\n".join(json.dumps(one) for one in (row, {**row, "coverage": False, "subtitles": None, "end": 20}))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(manifest.encode())))
     ran = longvu("batch", "-")
     first, second = (json.loads(line) for line in ran.out.splitlines())
     assert (ran.code, len(first["segments"]), "segments" in second) == (0, 3, False)
     assert first["answer"] == f"{needle_of(told)[0]}."
+    assert "longvu: warning: there are no subtitles beside the video" in ran.err

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 import longvu_cli
 from cli.conftest import Longvu
 from cli.running import environment
-from longvu_cli.doctor import OPTIONAL, REQUIRED, Area
+from longvu_cli.doctor import OPTIONAL, REQUIRED, Area, Finding, Level
 
 QUICK = ("doctor", "--offline", "--no-self-test", "--device=cpu")
 
@@ -30,6 +31,17 @@ def test_a_machine_that_can_run_nothing(longvu: Longvu) -> None:
     assert "  problem device: there is no cuda:7: " in ran.out
     assert "          → use --device auto or cpu\n" in ran.out
     assert ran.err == "longvu: 1 problem; this machine can run nothing as it is\n"
+
+
+def test_what_is_found_is_told_at_once(longvu: Longvu, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken_off(device: str, *, offline: bool, self_test: bool) -> Iterator[Finding]:
+        yield Finding(Area.SYSTEM, "memory", Level.OK, "enough")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("longvu_cli.doctor.examine", broken_off)
+    ran = longvu(*QUICK)
+    assert ran.code == 130
+    assert ran.out.endswith("system\n  ok      memory: enough\n")
 
 
 def test_a_config_file_that_is_wrong_is_a_finding(

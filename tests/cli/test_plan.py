@@ -99,10 +99,20 @@ def test_a_length_that_nobody_knows(longvu: Longvu, clip: Path, monkeypatch: pyt
     assert "does not say how long it is" in ran.err
 
 
+def test_the_question_may_be_in_a_file(longvu: Longvu, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "question.txt").write_text("What is this? " * 40)
+    told = [
+        [model["compression"]["text_tokens"] for model in planned(longvu, clip, question)["models"]]
+        for question in ("What is this? " * 40, f"@{tmp_path / 'question.txt'}")
+    ]
+    assert told[0] == told[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
         (("none.mp4",), 3),
+        (("CLIP", "@none.txt"), 2),
         (("CLIP", "--device=cuda:7"), 5),
         (("CLIP", "--max-new-tokens=0"), 2),
         (("CLIP", "--fps=0"), 2),

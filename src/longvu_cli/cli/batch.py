@@ -16,6 +16,7 @@ import typer
 from longvu_cli.cli.errors import OK, SOME_FAILED
 from longvu_cli.cli.loading import load_model
 from longvu_cli.cli.options import (
+    OUTPUT,
     AnswerFlags,
     CacheFlags,
     CompressionFlags,
@@ -23,6 +24,7 @@ from longvu_cli.cli.options import (
     CoverageFlags,
     ModelFlags,
     VideoFlags,
+    option,
 )
 from longvu_cli.cli.output import Output, OutputFailed, UnexpectedError
 from longvu_cli.errors import LongVUError, UsageError
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from longvu_cli.longvu import LongVU
     from longvu_cli.manifest import Row, Settings
     from longvu_cli.records import Record
+    from longvu_cli.results import Answer
 
 _STDIN = "-"
 # Where nothing can be animated, how often a line says how far it is.
@@ -45,25 +48,17 @@ def batch(
     ],
     results: Annotated[
         Path | None,
-        typer.Option(
+        option(
             "--output",
             "-o",
+            panel=OUTPUT,
             metavar="FILE",
-            envvar="LONGVU_OUTPUT",
-            show_envvar=False,
-            rich_help_panel="Output",
             help="Add the results to this file, which makes the work resumable [stdout, which does not].",
         ),
     ] = None,
     retry_failed: Annotated[
         bool,
-        typer.Option(
-            "--retry-failed",
-            envvar="LONGVU_RETRY_FAILED",
-            show_envvar=False,
-            rich_help_panel="Output",
-            help="Drop the errors in the output file, and try their rows again.",
-        ),
+        option("--retry-failed", panel=OUTPUT, help="Drop the errors in the output file, and try their rows again."),
     ] = False,
     *,
     model: ModelFlags,
@@ -181,8 +176,7 @@ class _Answerer:
             generation=settings.generation,
             on_progress=self._output.on_progress,
         )
-        for notice in answer.compression.notices:
-            self._output.warning_once(notice)
+        self._warn(answer)
         return answer_record("batch", answer)
 
     def _covered(self, row: Row, settings: Settings) -> Record:
@@ -200,7 +194,13 @@ class _Answerer:
             generation=settings.generation,
             on_progress=self._output.on_progress,
         )
-        return coverage_record("batch", merged(list(segments), Merge.RELEVANCE))
+        covered = merged(list(segments), Merge.RELEVANCE)
+        self._warn(covered.answer)
+        return coverage_record("batch", covered)
+
+    def _warn(self, answer: Answer) -> None:
+        for notice in answer.compression.notices:
+            self._output.warning_once(notice)
 
 
 class _Teller:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from longvu_cli.cli.answering import tell
 from longvu_cli.cli.errors import OK
 from longvu_cli.cli.loading import load_model
-from longvu_cli.cli.options import CacheFlags, ModelFlags, SummaryFlags
+from longvu_cli.cli.options import CacheFlags, Device, ModelFlags, SummaryFlags
 from longvu_cli.cli.output import Output
 
 if TYPE_CHECKING:
@@ -31,16 +29,7 @@ _NEXT = (
 class DemoFlags:
     """Where it runs."""
 
-    device: Annotated[
-        str,
-        typer.Option(
-            "--device",
-            envvar="LONGVU_DEVICE",
-            show_envvar=False,
-            rich_help_panel="Model",
-            help="auto, cuda, cuda:N, mps or cpu.",
-        ),
-    ] = "cpu"
+    device: Device = "cpu"
 
 
 def demo(output: Output, *, flags: DemoFlags, summary: SummaryFlags) -> int:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from longvu_cli import doctor as checks
 from longvu_cli.cli import config_file
 from longvu_cli.cli.command_tree import root
 from longvu_cli.cli.errors import OK, exit_code
+from longvu_cli.cli.options import MODEL, Device, option
 from longvu_cli.cli.output import Output
 from longvu_cli.cli.text import neutralise
 from longvu_cli.doctor import Area, Finding, Level
@@ -25,22 +27,8 @@ _INDENT = " " * 10
 
 def doctor(
     output: Output,
-    device: Annotated[
-        str,
-        typer.Option(
-            "--device",
-            envvar="LONGVU_DEVICE",
-            show_envvar=False,
-            rich_help_panel="Model",
-            help="auto, cuda, cuda:N, mps or cpu.",
-        ),
-    ] = "auto",
-    offline: Annotated[
-        bool,
-        typer.Option(
-            "--offline", envvar="LONGVU_OFFLINE", show_envvar=False, rich_help_panel="Model", help="Do not ask the hub."
-        ),
-    ] = False,
+    device: Device = "auto",
+    offline: Annotated[bool, option("--offline", panel=MODEL, help="Do not ask the hub.")] = False,
     self_test: Annotated[
         bool,
         typer.Option("--self-test/--no-self-test", help="Have the tiny model answer a question of the demo."),
@@ -51,7 +39,7 @@ def doctor(
     The exit code is 0 when something can run (the self-test tells), and 5 when nothing can. Tokens are never shown.
     """
     findings: list[Finding] = []
-    for finding in (*_own(output), *checks.examine(device, offline=offline, self_test=self_test)):
+    for finding in chain(_own(output), checks.examine(device, offline=offline, self_test=self_test)):
         if not output.options.json:
             _show(finding, output, first=not findings or findings[-1].area is not finding.area)
         findings.append(finding)

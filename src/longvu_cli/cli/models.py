@@ -13,7 +13,7 @@ import typer
 from longvu_cli.cli.errors import OK
 from longvu_cli.cli.groups import command_group
 from longvu_cli.cli.loading import Announcer
-from longvu_cli.cli.options import with_flags
+from longvu_cli.cli.options import MODEL, Device, Dinov2, Revision, Siglip, option, with_flags
 from longvu_cli.cli.output import Output
 from longvu_cli.cli.quantities import shown_memory, shown_size
 from longvu_cli.cli.text import neutralise
@@ -35,16 +35,7 @@ models_app = command_group("The models on this machine.")
 
 def list_models(
     output: Output,
-    device: Annotated[
-        str,
-        typer.Option(
-            "--device",
-            envvar="LONGVU_DEVICE",
-            show_envvar=False,
-            rich_help_panel="Model",
-            help="What a model has to fit: auto, cuda, cuda:N, mps or cpu.",
-        ),
-    ] = "auto",
+    device: Device = "auto",
 ) -> int:
     """Show the models and towers: their sizes, what is downloaded, and what fits this machine.
 
@@ -87,36 +78,9 @@ def download(
         list[str],
         typer.Argument(help="7b, 3b, 1b (or with -image), dinov2, siglip, or hub repositories.", metavar="NAME..."),
     ],
-    revision: Annotated[
-        str | None,
-        typer.Option(
-            "--revision",
-            envvar="LONGVU_REVISION",
-            show_envvar=False,
-            rich_help_panel="Model",
-            help="Branch, tag or commit of the model's repository.",
-        ),
-    ] = None,
-    dinov2: Annotated[
-        str | None,
-        typer.Option(
-            "--dinov2",
-            envvar="LONGVU_DINOV2",
-            show_envvar=False,
-            rich_help_panel="Model",
-            help="DINOv2 tower: a hub repository or a folder.",
-        ),
-    ] = None,
-    siglip: Annotated[
-        str | None,
-        typer.Option(
-            "--siglip",
-            envvar="LONGVU_SIGLIP",
-            show_envvar=False,
-            rich_help_panel="Model",
-            help="SigLIP tower: a hub repository or a folder.",
-        ),
-    ] = None,
+    revision: Revision = None,
+    dinov2: Dinov2 = None,
+    siglip: Siglip = None,
 ) -> int:
     """Download models with their towers, so that they run with --offline.
 
@@ -239,13 +203,7 @@ def verify(
     ] = None,
     offline: Annotated[
         bool,
-        typer.Option(
-            "--offline",
-            envvar="LONGVU_OFFLINE",
-            show_envvar=False,
-            rich_help_panel="Model",
-            help="Compare with what the hub said when the files came, without asking it.",
-        ),
+        option("--offline", panel=MODEL, help="Compare with what the hub said when the files came, without asking it."),
     ] = False,
 ) -> int:
     """Read the downloaded models again, and compare every file with the hub's digests.
@@ -287,8 +245,7 @@ def _conclude(checks: list[FileCheck], repos: list[str], output: Output) -> None
         first = bad[0]
         raise WeightsDamaged(
             f"{len(bad)} of {total} are damaged or missing, {first.file} of {first.repo} for one",
-            hint=f"what is damaged, and nothing else, is downloaded again by: "
-            f'longvu ask VIDEO "QUESTION" --model {_named(first)}',
+            hint=f"what is damaged, and nothing else, is downloaded again by: longvu models download {_named(first)}",
         )
     unknown = sum(check.state.value == "unknown" for check in checks)
     if unknown:
@@ -297,12 +254,13 @@ def _conclude(checks: list[FileCheck], repos: list[str], output: Output) -> None
 
 
 def _named(check: FileCheck) -> str:
-    """How the options name the model; a tower is fetched with any model."""
+    """How ``longvu models download`` names it; of a tower there is one revision."""
     from longvu_cli.hub import is_main
-    from longvu_cli.weights import DINOV2_REPO, SIGLIP_REPO, VARIANTS
+    from longvu_cli.weights import TOWERS, VARIANTS
 
-    if check.repo in (DINOV2_REPO, SIGLIP_REPO):
-        return "MODEL"
+    for tower in TOWERS.values():
+        if tower.repo == check.repo:
+            return tower.name
     name = next((name for name, variant in VARIANTS.items() if variant.repo == check.repo), check.repo)
     return name if is_main(check.repo, check.revision) else f"{name} --revision {check.revision}"
 

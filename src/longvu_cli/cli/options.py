@@ -40,8 +40,8 @@ from longvu_cli.errors import UsageError
 from longvu_cli.moments import USUAL_MOMENTS, seconds_of
 
 
-def _option(name: str, *more: str, help: str, panel: str, **settings: Any) -> Any:
-    """An option ``--name`` with its environment variable."""
+def option(name: str, *more: str, help: str, panel: str, **settings: Any) -> Any:
+    """An option ``--name`` with its environment variable, which makes it a key of the config file."""
     variable = f"LONGVU_{name.split('/')[0].removeprefix('--').replace('-', '_').upper()}"
     return typer.Option(name, *more, help=help, envvar=variable, show_envvar=False, rich_help_panel=panel, **settings)
 
@@ -54,7 +54,18 @@ def parse_time(text: str | float) -> float:
         raise typer.BadParameter(f"{text!r} is {error}") from None
 
 
-_MODEL, _VIDEO, _COMPRESSION, _ANSWER, _OUTPUT = "Model", "Video", "Compression", "Answer", "Output"
+MODEL, _VIDEO, _COMPRESSION, ANSWER, OUTPUT = "Model", "Video", "Compression", "Answer", "Output"
+
+# Options of the model that commands without ``ModelFlags`` have, too.
+Dinov2 = Annotated[str | None, option("--dinov2", panel=MODEL, help="DINOv2 tower: a hub repository or a folder.")]
+Siglip = Annotated[str | None, option("--siglip", panel=MODEL, help="SigLIP tower: a hub repository or a folder.")]
+Revision = Annotated[
+    str | None, option("--revision", panel=MODEL, help="Branch, tag or commit of the model's repository.")
+]
+Device = Annotated[str, option("--device", panel=MODEL, help="auto, cuda, cuda:N, mps or cpu.")]
+NumberFormat = Annotated[
+    DType, option("--dtype", panel=MODEL, help="Number format; auto: bfloat16 on a GPU, float32 on a CPU.")
+]
 
 
 @dataclass(frozen=True)
@@ -63,31 +74,23 @@ class ModelFlags:
 
     model: Annotated[
         str,
-        _option(
+        option(
             "--model",
             "-m",
-            panel=_MODEL,
+            panel=MODEL,
             help="auto, 7b, 3b, 1b (with -image for stills), tiny (the demo's), a hub repository, or a folder. "
             "auto takes the largest that fits the free memory of the device.",
         ),
     ] = "auto"
-    dinov2: Annotated[
-        str | None, _option("--dinov2", panel=_MODEL, help="DINOv2 tower: a hub repository or a folder.")
-    ] = None
-    siglip: Annotated[
-        str | None, _option("--siglip", panel=_MODEL, help="SigLIP tower: a hub repository or a folder.")
-    ] = None
-    revision: Annotated[
-        str | None, _option("--revision", panel=_MODEL, help="Branch, tag or commit of the model's repository.")
-    ] = None
-    offline: Annotated[bool, _option("--offline", panel=_MODEL, help="Use only what is on this machine.")] = False
-    device: Annotated[str, _option("--device", panel=_MODEL, help="auto, cuda, cuda:N, mps or cpu.")] = "auto"
-    dtype: Annotated[
-        DType, _option("--dtype", panel=_MODEL, help="Number format; auto: bfloat16 on a GPU, float32 on a CPU.")
-    ] = DType.AUTO
+    dinov2: Dinov2 = None
+    siglip: Siglip = None
+    revision: Revision = None
+    offline: Annotated[bool, option("--offline", panel=MODEL, help="Use only what is on this machine.")] = False
+    device: Device = "auto"
+    dtype: NumberFormat = DType.AUTO
     quantize: Annotated[
         Quantization,
-        _option("--quantize", panel=_MODEL, help="Store the language model's linear layers in 8 or 4 bits."),
+        option("--quantize", panel=MODEL, help="Store the language model's linear layers in 8 or 4 bits."),
     ] = Quantization.NONE
 
     def options(self) -> ModelOptions:
@@ -99,21 +102,21 @@ class ModelFlags:
 class VideoFlags:
     """Which moments of the video, and how they are decoded."""
 
-    fps: Annotated[float, _option("--fps", panel=_VIDEO, help="Frames looked at per second of video.")] = 1.0
+    fps: Annotated[float, option("--fps", panel=_VIDEO, help="Frames looked at per second of video.")] = 1.0
     start: Annotated[
         float,
-        _option("--start", panel=_VIDEO, parser=parse_time, metavar="TIME", help="Begin here: seconds, or [hh:]mm:ss."),
+        option("--start", panel=_VIDEO, parser=parse_time, metavar="TIME", help="Begin here: seconds, or [hh:]mm:ss."),
     ] = 0.0
     end: Annotated[
         float | None,
-        _option("--end", panel=_VIDEO, parser=parse_time, metavar="TIME", help="End before this time."),
+        option("--end", panel=_VIDEO, parser=parse_time, metavar="TIME", help="End before this time."),
     ] = None
     decoder: Annotated[
         Decoder,
-        _option("--decoder", panel=_VIDEO, help="auto is the CPU; nvdec is the GPU's decoder, for H.264."),
+        option("--decoder", panel=_VIDEO, help="auto is the CPU; nvdec is the GPU's decoder, for H.264."),
     ] = Decoder.AUTO
     workers: Annotated[
-        int, _option("--workers", panel=_VIDEO, help="Decode this many parts of the video at a time [one per core].")
+        int, option("--workers", panel=_VIDEO, help="Decode this many parts of the video at a time [one per core].")
     ] = 0
 
     def options(self) -> SamplingOptions:
@@ -131,11 +134,11 @@ class CompressionFlags:
 
     recipe: Annotated[
         RecipeName,
-        _option("--recipe", panel=_COMPRESSION, help="Numbers of the released code and weights, or of the paper."),
+        option("--recipe", panel=_COMPRESSION, help="Numbers of the released code and weights, or of the paper."),
     ] = RecipeName.RELEASED
     orientation: Annotated[
         Orientation,
-        _option(
+        option(
             "--orientation",
             panel=_COMPRESSION,
             help="Crop of a video's frames: as the released models were trained (they mix up width and height), "
@@ -144,27 +147,27 @@ class CompressionFlags:
     ] = Orientation.RELEASED
     context_length: Annotated[
         int | None,
-        _option("--context-length", panel=_COMPRESSION, help="Tokens for video, question and answer [model's own]."),
+        option("--context-length", panel=_COMPRESSION, help="Tokens for video, question and answer [model's own]."),
     ] = None
     dino_threshold: Annotated[
         float | None,
-        _option("--dino-threshold", panel=_COMPRESSION, help="Similarity from which a frame is dropped [model's own]."),
+        option("--dino-threshold", panel=_COMPRESSION, help="Similarity from which a frame is dropped [model's own]."),
     ] = None
     stc_threshold: Annotated[
         float | None,
-        _option("--stc-threshold", panel=_COMPRESSION, help="Similarity from which a token is dropped [model's own]."),
+        option("--stc-threshold", panel=_COMPRESSION, help="Similarity from which a token is dropped [model's own]."),
     ] = None
     temporal_reduction: Annotated[
         TemporalReduction,
-        _option("--temporal-reduction", panel=_COMPRESSION, help="What decides which frames stay (paper, Table 3)."),
+        option("--temporal-reduction", panel=_COMPRESSION, help="What decides which frames stay (paper, Table 3)."),
     ] = TemporalReduction.DINOV2
     anchor: Annotated[
         Anchor,
-        _option("--anchor", panel=_COMPRESSION, help="Frame that others are compared with (paper, Table 5)."),
+        option("--anchor", panel=_COMPRESSION, help="Frame that others are compared with (paper, Table 5)."),
     ] = Anchor.FIRST
     frame_position_encoding: Annotated[
         bool | None,
-        _option(
+        option(
             "--frame-position-encoding/--no-frame-position-encoding",
             panel=_COMPRESSION,
             help="Tell the model each frame's time (paper, appendix B) [model's own].",
@@ -172,11 +175,11 @@ class CompressionFlags:
     ] = None
     still: Annotated[
         StillMode,
-        _option("--still", panel=_COMPRESSION, help="Give a picture as an image, or as a video of one frame."),
+        option("--still", panel=_COMPRESSION, help="Give a picture as an image, or as a video of one frame."),
     ] = StillMode.IMAGE
     query_guided: Annotated[
         bool,
-        _option(
+        option(
             "--query-guided/--no-query-guided",
             panel=_COMPRESSION,
             help="Full resolution for the frames that matter for the question, or for as many evenly spread "
@@ -185,7 +188,7 @@ class CompressionFlags:
     ] = True
     spatial_compression: Annotated[
         bool,
-        _option(
+        option(
             "--spatial-compression/--no-spatial-compression",
             panel=_COMPRESSION,
             help="Where there are too many tokens, drop those that look alike, or cut the end (paper, Table 3).",
@@ -203,17 +206,17 @@ class ContextFlags:
 
     subtitles: Annotated[
         str | None,
-        _option(
+        option(
             "--subtitles",
-            panel=_ANSWER,
+            panel=ANSWER,
             metavar="FILE|auto",
             help="Read subtitles (srt, vtt, ass) with the question; auto: beside the video, or a text track in it.",
         ),
     ] = None
-    system: Annotated[str | None, _option("--system", panel=_ANSWER, help="System text [the released one].")] = None
+    system: Annotated[str | None, option("--system", panel=ANSWER, help="System text [the released one].")] = None
     prompt_template: Annotated[
         str | None,
-        _option("--prompt-template", panel=_ANSWER, help=f"Text around the question, with {QUESTION_PLACE} for it."),
+        option("--prompt-template", panel=ANSWER, help=f"Text around the question, with {QUESTION_PLACE} for it."),
     ] = None
 
     def options(self, choices: Sequence[str] = ()) -> PromptOptions:
@@ -232,7 +235,7 @@ class ChoiceFlags:
 
     choices: Annotated[
         str | None,
-        _option("--choices", panel=_ANSWER, metavar="A|B|C", help="Options to choose from; the answer is a letter."),
+        option("--choices", panel=ANSWER, metavar="A|B|C", help="Options to choose from; the answer is a letter."),
     ] = None
 
     def texts(self) -> tuple[str, ...]:
@@ -246,7 +249,7 @@ class CoverageFlags:
 
     coverage: Annotated[
         bool,
-        _option("--coverage", panel=_ANSWER, help="Ask a video that is too long to be seen at once piece by piece."),
+        option("--coverage", panel=ANSWER, help="Ask a video that is too long to be seen at once piece by piece."),
     ] = False
 
     def options(self) -> CoverageOptions:
@@ -259,7 +262,7 @@ class CacheFlags:
     """Whether the features of videos are kept."""
 
     no_cache: Annotated[
-        bool, _option("--no-cache", panel=_VIDEO, help="Neither use nor keep the features of the video.")
+        bool, option("--no-cache", panel=_VIDEO, help="Neither use nor keep the features of the video.")
     ] = False
 
 
@@ -267,14 +270,14 @@ class CacheFlags:
 class AnswerFlags:
     """How the answer is generated."""
 
-    max_new_tokens: Annotated[int, _option("--max-new-tokens", panel=_ANSWER, help="Longest answer, in tokens.")] = 128
-    temperature: Annotated[
-        float, _option("--temperature", panel=_ANSWER, help="0 always takes the likeliest token.")
-    ] = 0.0
+    max_new_tokens: Annotated[int, option("--max-new-tokens", panel=ANSWER, help="Longest answer, in tokens.")] = 128
+    temperature: Annotated[float, option("--temperature", panel=ANSWER, help="0 always takes the likeliest token.")] = (
+        0.0
+    )
     top_p: Annotated[
-        float, _option("--top-p", panel=_ANSWER, help="Sample among the likeliest tokens up to this probability.")
+        float, option("--top-p", panel=ANSWER, help="Sample among the likeliest tokens up to this probability.")
     ] = 1.0
-    seed: Annotated[int | None, _option("--seed", panel=_ANSWER, help="Makes sampling repeatable.")] = None
+    seed: Annotated[int | None, option("--seed", panel=ANSWER, help="Makes sampling repeatable.")] = None
 
     def options(self) -> GenerationOptions:
         """As the library takes them."""
@@ -285,10 +288,10 @@ class AnswerFlags:
 class OutputFlags:
     """What is shown."""
 
-    json: Annotated[bool, _option("--json", panel=_OUTPUT, help="Print one JSON object per video.")] = False
-    quiet: Annotated[bool, _option("--quiet", "-q", panel=_OUTPUT, help="Say nothing on stderr but errors.")] = False
+    json: Annotated[bool, option("--json", panel=OUTPUT, help="Print one JSON object per video.")] = False
+    quiet: Annotated[bool, option("--quiet", "-q", panel=OUTPUT, help="Say nothing on stderr but errors.")] = False
     verbose: Annotated[
-        bool, _option("--verbose", "-v", panel=_OUTPUT, help="Say more: which model, where from, tracebacks of bugs.")
+        bool, option("--verbose", "-v", panel=OUTPUT, help="Say more: which model, where from, tracebacks of bugs.")
     ] = False
 
 
@@ -297,7 +300,7 @@ class SummaryFlags:
     """Whether the summary follows the answer."""
 
     stats: Annotated[
-        bool, _option("--stats/--no-stats", panel=_OUTPUT, help="The compression summary after the answer.")
+        bool, option("--stats/--no-stats", panel=OUTPUT, help="The compression summary after the answer.")
     ] = True
 
 
@@ -310,9 +313,9 @@ class EvidenceFlags:
 
     evidence: Annotated[
         int | None,
-        _option(
+        option(
             _EVIDENCE,
-            panel=_OUTPUT,
+            panel=OUTPUT,
             metavar="[N]",
             min=1,
             help=f"List the N moments [{USUAL_MOMENTS}] with the highest relevance, and what was not seen.",
@@ -320,7 +323,7 @@ class EvidenceFlags:
     ] = None
     clip: Annotated[
         Path | None,
-        _option("--clip", panel=_OUTPUT, metavar="DIR", help="Write a short clip of each of these moments there."),
+        option("--clip", panel=OUTPUT, metavar="DIR", help="Write a short clip of each of these moments there."),
     ] = None
 
     @property

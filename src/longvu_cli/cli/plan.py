@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from longvu_cli.cli.errors import OK
-from longvu_cli.cli.options import CompressionFlags, VideoFlags
+from longvu_cli.cli.options import ANSWER, CompressionFlags, Device, NumberFormat, VideoFlags, option
 from longvu_cli.cli.output import Output
 from longvu_cli.cli.quantities import shown_memory
-from longvu_cli.cli.text import spoken
+from longvu_cli.cli.questions import question_of
 from longvu_cli.config import CompressionOptions, DType, GenerationOptions, Quantization
 from longvu_cli.errors import UsageError
 from longvu_cli.moments import clock
@@ -33,35 +33,11 @@ _RESTS_ON = {
 class PlanFlags:
     """Where it would run, and how much would be said."""
 
-    device: Annotated[
-        str,
-        typer.Option(
-            "--device",
-            envvar="LONGVU_DEVICE",
-            show_envvar=False,
-            rich_help_panel="Model",
-            help="auto, cuda, cuda:N, mps or cpu.",
-        ),
-    ] = "auto"
-    dtype: Annotated[
-        DType,
-        typer.Option(
-            "--dtype",
-            envvar="LONGVU_DTYPE",
-            show_envvar=False,
-            rich_help_panel="Model",
-            help="Number format; auto: bfloat16 on a GPU, float32 on a CPU.",
-        ),
-    ] = DType.AUTO
+    device: Device = "auto"
+    dtype: NumberFormat = DType.AUTO
     max_new_tokens: Annotated[
         int,
-        typer.Option(
-            "--max-new-tokens",
-            envvar="LONGVU_MAX_NEW_TOKENS",
-            show_envvar=False,
-            rich_help_panel="Answer",
-            help="Length of the answer that the times are for, in tokens.",
-        ),
+        option("--max-new-tokens", panel=ANSWER, help="Length of the answer that the times are for, in tokens."),
     ] = 128
 
 
@@ -116,11 +92,12 @@ def plan(
     seen = measure_decoding(video, sampling, decoding)
     if seen.frames is None:
         raise UsageError(
-            f"the header of {video} does not say how long it is", hint="`longvu stats` decodes it, and counts"
+            f"the header of {video} does not say how long it is, or there are far more frames to look at than usual",
+            hint="`longvu stats` decodes it, and counts; --fps looks at fewer",
         )
     dtype = resolve_dtype(flags.dtype, device)
     machine = _Machine(device, dtype, free_memory(device), measure_speed(device, dtype))
-    rows = _rows(machine, seen, options, spoken(question or DESCRIBE), new_tokens)
+    rows = _rows(machine, seen, options, question_of(question) if question else DESCRIBE, new_tokens)
     rests_on = _RESTS_ON.get(device.type, "")
     if output.options.json:
         output.record(_record(seen, machine, rows, rests_on))
@@ -198,7 +175,6 @@ def _record(seen: DecodingSpeed, machine: _Machine, rows: list[_Row], rests_on: 
 
 
 def _heading(seen: DecodingSpeed, machine: _Machine) -> str:
-
     info = seen.info
     length = "a picture" if info.duration_s is None else clock(info.duration_s)
     dtype = str(machine.dtype).removeprefix("torch.")
