@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -329,3 +330,22 @@ def test_the_report_is_written_whole(made: NeedleReport, tmp_path: Path) -> None
     assert sorted(path.name for path in folder.iterdir()) == ["needle.csv", "needle.json"]
     assert json.loads((folder / "needle.json").read_text()) == report_record(made)
     assert (folder / "needle.csv").read_text() == report_csv(made)
+
+
+def test_two_processes_that_end_together_both_write_the_report(
+    made: NeedleReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    replace_file, others = os.replace, [lambda: write_report(made, folder)]
+
+    def late(source: Path, target: Path) -> None:
+        if others:
+            others.pop()()  # the other process writes all of its report between writing and replacing
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", late)
+    write_report(made, folder)
+    assert not others
+    assert sorted(path.name for path in folder.iterdir()) == ["needle.csv", "needle.json"]
+    assert json.loads((folder / "needle.json").read_text()) == report_record(made)

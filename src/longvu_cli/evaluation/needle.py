@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
@@ -582,7 +583,9 @@ def write_report(made: NeedleReport, folder: Path) -> None:
         "needle.json": json.dumps(report_record(made), indent=1, allow_nan=False) + "\n",
         "needle.csv": report_csv(made),
     }
-    for name, content in contents.items():
-        aside = folder / f".{name}.writing"
-        aside.write_text(content, encoding="utf-8")
-        os.replace(aside, folder / name)
+    # Processes that share the work end at the same time, so each has a file of its own until it is whole.
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as aside:
+        for name, content in contents.items():
+            written = Path(aside) / name
+            written.write_text(content, encoding="utf-8")
+            os.replace(written, folder / name)
