@@ -28,8 +28,9 @@ lint:
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A process per core, each with one thread for its arithmetic.
 check:
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
