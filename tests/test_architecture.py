@@ -23,6 +23,7 @@ ALLOWED = {
     "group_decoder": {"frames", "groups", "pixels", "side_by_side"},
     "groups": {"sampling"},
     "isolation": {"frames", "video_file"},
+    "language_model": {"step_attention"},
     "nvdec": {"side_by_side"},
     "pixels": {"frames"},
     "subtitles": {"video_file"},
@@ -55,6 +56,7 @@ ROOMS = (
     "prompt",
     "language_model",
     "statistics",
+    "step_attention",
     *sorted(f"compression.{path.stem}" for path in (SOURCE / "compression").glob("[!_]*.py")),
 )
 BELOW_CLI = sorted(path for path in SOURCE.rglob("*.py") if path.relative_to(SOURCE).parts[0] != "cli")

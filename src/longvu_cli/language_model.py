@@ -26,6 +26,7 @@ from transformers import (
 
 from longvu_cli.config import GenerationOptions, LLMFamily, ModelConfig, Quantization
 from longvu_cli.errors import DeviceUnavailable, NonFiniteLogits, WeightsDamaged
+from longvu_cli.step_attention import steps_by_products
 
 # Keys of config.json that would change how the stock class is built: the released names of the custom classes.
 _NOT_THE_DECODERS = ("architectures", "auto_map", "model_type", "torch_dtype", "dtype", "transformers_version")
@@ -267,17 +268,18 @@ class _GraphDecoder:
             self._static.update(layer.keys, layer.values, number)
         self._model = model
         self._ids = torch.zeros((1, 1), dtype=torch.long, device=model.device)
-        # The first passes set libraries up, which cannot be recorded; what they wrote is written over.
-        stream = torch.cuda.Stream(model.device)
-        stream.wait_stream(torch.cuda.current_stream(model.device))
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                self._forward()
-                self._rewind(length)
-        torch.cuda.current_stream(model.device).wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._logits = self._forward()
+        with steps_by_products(model):
+            # The first passes set libraries up, which cannot be recorded; what they wrote is written over.
+            stream = torch.cuda.Stream(model.device)
+            stream.wait_stream(torch.cuda.current_stream(model.device))
+            with torch.cuda.stream(stream):
+                for _ in range(2):
+                    self._forward()
+                    self._rewind(length)
+            torch.cuda.current_stream(model.device).wait_stream(stream)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._logits = self._forward()
         self._rewind(length)
 
     def __call__(self, token_id: int) -> torch.Tensor:
