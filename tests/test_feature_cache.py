@@ -287,6 +287,24 @@ def test_frames_of_the_gpus_decoder_are_kept_apart(video: Path, model: LongVU) -
     assert keys[0] == keys[1] != keys[2]
 
 
+def test_features_of_compiled_towers_are_kept_apart(video: Path, model: LongVU) -> None:
+    recipe = CompressionOptions().resolve(model._modules.config)
+    keys = {
+        cache_key(
+            video,
+            SamplingOptions(),
+            recipe,
+            decoding=DecodingOptions(),
+            model="m",
+            dtype="d",
+            device="cuda",
+            compiled=compiled,
+        )
+        for compiled in (False, True)
+    }
+    assert len(keys) == 2
+
+
 def test_an_entry_of_another_form_is_made_again(model: LongVU, video: Path, cache: FeatureCache) -> None:
     from safetensors.torch import save_file
 

@@ -30,7 +30,7 @@ from longvu_cli.config import (
 )
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.loading import Modules
-from longvu_cli.pipeline import BATCH, CompressedVideo, Vision, compress, encode
+from longvu_cli.pipeline import BATCH, CompressedVideo, Vision, compress, encode, frames_together
 from longvu_cli.preprocess import TowerInput, square_pixels
 from longvu_cli.prompt import build_prompt
 from longvu_cli.repeats import OncePerPicture
@@ -528,7 +528,28 @@ def test_progress_counts_the_frames(modules: Modules, parity: Path) -> None:
 STAYS = ((1, 3), (2, 1), (3, 20), (4, 2), (1, 40), (5, 1), (6, 5))
 
 
-def encode_stays(modules: Modules, *, shared: bool) -> tuple[EncodedVideo, list[int]]:
+@pytest.mark.parametrize(
+    ("device", "free", "count"),
+    [("cuda", 60e9, 64), ("cuda", 9e9, 64), ("cuda", 8e9, 32), ("cuda", 4e9, 16), ("cpu", 60e9, 16), ("mps", 60e9, 16)],
+)
+def test_more_frames_go_together_on_a_gpu_with_room(device: str, free: float, count: int) -> None:
+    assert frames_together(device, int(free)) == count
+    # Whole windows of either recipe, whichever number it is.
+    assert count % BATCH == 0
+
+
+@pytest.mark.parametrize("count", [32, 64])
+def test_how_many_frames_go_together_changes_nothing(modules: Modules, count: int) -> None:
+    wanted, _ = encode_stays(modules, shared=True)
+    found, _ = encode_stays(modules, shared=True, together=count)
+    assert torch.equal(found.indices, wanted.indices)
+    assert found.times == wanted.times
+    # float32; products of other sizes add up in another order
+    torch.testing.assert_close(found.similarity, wanted.similarity, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.fused, wanted.fused, atol=1e-5, rtol=1e-4)
+
+
+def encode_stays(modules: Modules, *, shared: bool, together: int = BATCH) -> tuple[EncodedVideo, list[int]]:
     """The encoded frames of ``STAYS``, and how many of them each tower saw."""
     pictures = [np.random.default_rng(seed).integers(0, 256, (36, 64, 3), np.uint8) for seed, _ in STAYS]
     pixels = [picture for picture, (_, stays) in zip(pictures, STAYS, strict=True) for _ in range(stays)]
@@ -546,7 +567,7 @@ def encode_stays(modules: Modules, *, shared: bool) -> tuple[EncodedVideo, list[
         CompressionOptions(dino_threshold=0.0).resolve(modules.config),
         low_cap=10,
         still=False,
-        batch=AdaptiveBatch(BATCH),
+        batch=AdaptiveBatch(together),
         watch=Stopwatch(lambda: None),
         on_progress=lambda *_: None,
         expected=None,

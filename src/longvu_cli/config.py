@@ -529,6 +529,7 @@ class ModelOptions:
         revision: branch, tag or commit of the hub repository of the model.
         offline: use only what is on this machine.
         device: ``auto``, ``cuda``, ``cuda:N``, ``mps`` or ``cpu``.
+        compile: whether layers are compiled by ``torch.compile`` before they are first used.
     """
 
     model: str = "auto"
@@ -539,3 +540,4 @@ class ModelOptions:
     device: str = "auto"
     dtype: DType = DType.AUTO
     quantize: Quantization = Quantization.NONE
+    compile: bool = False

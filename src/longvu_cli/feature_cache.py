@@ -122,6 +122,7 @@ def cache_key(
     model: str,
     dtype: str,
     device: str,
+    compiled: bool = False,
 ) -> str | None:
     """A digest of everything that a video's features depend on; None when it is no file that can be read.
 
@@ -129,6 +130,7 @@ def cache_key(
         decoding: only whether the GPU decodes matters, whose frames were compared for some codecs only.
         model: identifies the weights of the towers and the connector.
         device: kind of device, since kinds round differently.
+        compiled: whether the towers are compiled, which rounds differently, too.
     """
     facts = {
         "format": _FORMAT,
@@ -139,6 +141,7 @@ def cache_key(
         "model": model,
         "dtype": dtype,
         "device": device,
+        **({"compiled": True} if compiled else {}),
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     try:

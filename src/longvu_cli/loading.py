@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from longvu_cli.checkpoint import CONFIG_FILE, KEY_POSITIONS, Checkpoint, image_token_len_of
+from longvu_cli.compilation import compile_decoder, compile_layers, require_compiler
 from longvu_cli.config import ModelConfig, Quantization
 from longvu_cli.device import free_memory, is_out_of_memory, out_of_memory_is_an_error
 from longvu_cli.errors import LongVUError, NotACheckpoint
@@ -65,17 +66,30 @@ def load_modules(
     device: torch.device,
     dtype: torch.dtype,
     quantize: Quantization,
+    compile: bool = False,
 ) -> Modules:
     """Load the parts that are needed; nothing is loaded before every tensor name and shape has been compared.
+
+    Args:
+        compile: have layers compiled when they are first used. Quantised ones stay as they are.
 
     Raises:
         NotACheckpoint: a folder describes another kind of model.
         WeightsNotFound: a weight file is missing.
         WeightsDamaged: tensors are missing, unexpected or of the wrong shape.
         DeviceOutOfMemory: the model does not fit.
+        DeviceUnavailable: nothing can be compiled here.
     """
+    if compile:
+        require_compiler(device)
     with _odd_configs(weights):
-        return _load(weights, part, device=device, dtype=dtype, quantize=quantize)
+        modules = _load(weights, part, device=device, dtype=dtype, quantize=quantize)
+    if compile:
+        compile_layers(modules.vision.dinov2.layers)
+        compile_layers(modules.vision.siglip.layers)
+        if modules.language_model is not None and quantize is Quantization.NONE:
+            compile_decoder(modules.language_model.decoder)
+    return modules
 
 
 def _load(weights: Weights, part: Part, *, device: torch.device, dtype: torch.dtype, quantize: Quantization) -> Modules:

@@ -46,7 +46,7 @@ from longvu_cli.identity import weights_digest
 from longvu_cli.isolation import warm_up
 from longvu_cli.language_model import LanguageModel, decode_stream
 from longvu_cli.loading import Modules, load_modules
-from longvu_cli.pipeline import BATCH, CompressedVideo, Progress, compress, encode
+from longvu_cli.pipeline import CompressedVideo, Progress, compress, encode, frames_together
 from longvu_cli.prompt import Prompt, Turn, build_prompt, count_ids, fitting_turns
 from longvu_cli.put_question import put_question
 from longvu_cli.results import (
@@ -122,7 +122,8 @@ class LongVU:
         self._folders = folders
         self._load_seconds = load_seconds
         self._cache = cache
-        self._batch = AdaptiveBatch(BATCH)
+        device = modules.vision.device
+        self._batch = AdaptiveBatch(frames_together(device.type, free_memory(device)))
         self._decoding = decoding or DecodingOptions()
 
     @classmethod
@@ -177,7 +178,9 @@ class LongVU:
         weights = locate(chosen, part, on_download=on_download, on_check=on_check, tqdm_class=tqdm_class)
         watch = Stopwatch(lambda: synchronize(device))
         with watch.stage("load"):
-            modules = load_modules(weights, part, device=device, dtype=dtype, quantize=chosen.quantize)
+            modules = load_modules(
+                weights, part, device=device, dtype=dtype, quantize=chosen.quantize, compile=chosen.compile
+            )
         info = ModelInfo(
             name=weights.name,
             source=weights.source,
@@ -186,6 +189,7 @@ class LongVU:
             quantization=chosen.quantize.value,
             device=str(device),
             notices=modules.notices,
+            compiled=chosen.compile,
         )
         return cls(
             modules,
@@ -514,6 +518,7 @@ class LongVU:
             model=self._vision_identity,
             dtype=self.info.dtype,
             device=self._modules.vision.device.type,
+            compiled=self.info.compiled,
         )
 
     @torch.inference_mode()

@@ -63,10 +63,13 @@ Item = TypeVar("Item")
 Progress = Callable[[str, int, int | None], None]
 Fuse = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
-# Frames that go through the pipeline together: whole windows of either recipe. More make no device faster.
+# Frames that go through the pipeline together: whole windows of either recipe.
 BATCH = 16
-# Batches that are decoded and preprocessed ahead of the towers.
-AHEAD = 3
+# The same on a GPU with room for them: 64 are 11 % quicker than 16 (bench/README.md). What the towers take for each, in
+# bytes, and the share of the free memory that may go there.
+BATCHES_ON_GPU, FRAME_BYTES, BATCH_SHARE = (64, 32), 35_000_000, 0.25
+# Frames that are decoded and preprocessed ahead of the towers, in whole batches.
+AHEAD = 64
 # Frames that go through the projector together; bounds the memory of its hidden layer.
 PROJECTOR_FRAMES = 64
 
@@ -95,6 +98,18 @@ class CompressedVideo:
     kept: torch.Tensor
     statistics: CompressionStatistics
     timeline: Timeline
+
+
+def frames_together(device: str, free: int) -> int:
+    """How many frames go through the towers together.
+
+    Args:
+        device: its kind.
+        free: bytes that are free on it, beside the weights.
+    """
+    if device != "cuda":
+        return BATCH
+    return next((count for count in BATCHES_ON_GPU if count * FRAME_BYTES <= free * BATCH_SHARE), BATCH)
 
 
 # --- file → fused grids --------------------------------------------------------------------------------------------
@@ -147,7 +162,9 @@ def encode(
         with watch.stage("connector"), torch.inference_mode():
             return fuse(features[vision.siglip], features[vision.dinov2], mask)
 
-    batches = prefetched(_batches(_squared(watch.over("decode", frames), vision, watch), BATCH), AHEAD)
+    together = max(BATCH, batch.size)
+    squares = _squared(watch.over("decode", frames), vision, watch)
+    batches = prefetched(_batches(squares, together), AHEAD // together)
     with FrameStore() as store, closing(batches):
         for frames_now in batches:
             if not times:

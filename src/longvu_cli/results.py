@@ -42,6 +42,7 @@ class ModelInfo:
         source: repository id or folder.
         revision: commit of the repository; None for a folder.
         notices: what a user should know about the checkpoint (a corrected config value, for instance).
+        compiled: whether its layers are compiled.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ModelInfo:
     quantization: str
     device: str
     notices: tuple[str, ...] = ()
+    compiled: bool = False
 
 
 @dataclass(frozen=True)

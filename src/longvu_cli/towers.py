@@ -58,6 +58,11 @@ class Tower(nn.Module):
         parameter = next(self.model.parameters())
         return resize_grid(self._patches(normalise(pixels, self.input, parameter.dtype)), self.grid_side)
 
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The layers of the encoder, which are all alike."""
+        raise NotImplementedError
+
     def _patches(self, pixels: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
@@ -66,6 +71,12 @@ class Dinov2Tower(Tower):
     """Last hidden state after the final LayerNorm, without the CLS token."""
 
     model: Any
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The layers of the encoder, which are all alike."""
+        layers: nn.ModuleList = self.model.encoder.layer
+        return layers
 
     def _patches(self, pixels: torch.Tensor) -> torch.Tensor:
         hidden: torch.Tensor = self.model(pixels).last_hidden_state
@@ -76,6 +87,12 @@ class SiglipTower(Tower):
     """Last encoder layer's output; post-layernorm and pooling head are not run."""
 
     model: Any
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The layers of the encoder, which are all alike."""
+        layers: nn.ModuleList = self.model.encoder.layers
+        return layers
 
     def _patches(self, pixels: torch.Tensor) -> torch.Tensor:
         hidden: torch.Tensor = self.model.encoder(inputs_embeds=self.model.embeddings(pixels)).last_hidden_state

@@ -49,6 +49,7 @@ MODEL = {
     "source": str,
     "revision": (str, type(None)),
     "dtype": str,
+    "compiled": bool,
     "quantization": str,
     "device": str,
     "notices": list,

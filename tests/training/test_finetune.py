@@ -215,7 +215,11 @@ def test_folders_that_hold_something_are_left_alone(
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"quantize": Quantization.NF4}, "4bit is not trained"), ({"dtype": DType.FLOAT16}, "float16 is not supported")],
+    [
+        ({"quantize": Quantization.NF4}, "4bit is not trained"),
+        ({"dtype": DType.FLOAT16}, "float16 is not supported"),
+        ({"compile": True}, "--compile is for answering"),
+    ],
     ids=str,
 )
 def test_formats_that_do_not_train_are_refused(

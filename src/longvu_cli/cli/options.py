@@ -92,6 +92,10 @@ class ModelFlags:
         Quantization,
         option("--quantize", panel=MODEL, help="Store the language model's linear layers in 8 or 4 bits."),
     ] = Quantization.NONE
+    compile: Annotated[
+        bool,
+        option("--compile", panel=MODEL, help="Compile layers before the first video: for many, or long ones."),
+    ] = False
 
     def options(self) -> ModelOptions:
         """As the library takes them."""

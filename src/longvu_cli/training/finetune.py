@@ -276,6 +276,8 @@ def _require_usable(folder: Path, options: FinetuneOptions, model: ModelOptions,
         raise UsageError(f"{folder} holds a model already", hint="name a new folder for the trained model")
     if model.quantize is not Quantization.NONE:
         raise UsageError(f"a model stored with --quantize {model.quantize} is not trained", hint="leave it out")
+    if model.compile:
+        raise UsageError("--compile is for answering, not for training", hint="leave it out")
     if model.dtype is DType.FLOAT16:
         raise UsageError("training in float16 is not supported: its gradients vanish", hint="use --dtype bfloat16")
     if options.llm and options.lora_rank:
