@@ -8,6 +8,7 @@ import torch
 from longvu_cli.config import DType
 from longvu_cli.device import (
     free_memory,
+    other_gpus,
     out_of_memory_is_an_error,
     peak_device_bytes,
     peak_host_bytes,
@@ -99,9 +100,9 @@ def test_auto_is_float32_on_a_cpu_and_bfloat16_where_it_is_real(monkeypatch: pyt
 def test_memory_of_the_cpu_is_the_machines() -> None:
     assert free_memory(CPU) > 2**20
     assert 2**20 < peak_host_bytes() < 2**50
-    reset_peak_device_bytes(CPU)
+    reset_peak_device_bytes([CPU])
     synchronize(CPU)
-    assert peak_device_bytes(CPU) == 0
+    assert peak_device_bytes([CPU]) == 0
 
 
 def test_running_out_of_memory_is_our_error() -> None:
@@ -130,3 +131,12 @@ def test_the_other_allocators_run_out_of_memory_too() -> None:
             raise error
         assert told.value.hint == "what would fit"
     assert usable_memory(CPU) > free_memory(CPU) / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"), [("auto", [1, 2]), ("cuda", [1, 2]), ("cuda:0", []), ("cuda:1", []), ("cpu", []), ("mps", [])]
+)
+def test_a_named_gpu_is_the_only_one(monkeypatch: pytest.MonkeyPatch, name: str, numbers: list[int]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [device.index for device in other_gpus(name)] == numbers

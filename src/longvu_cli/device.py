@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import psutil
@@ -48,6 +48,13 @@ def _cuda_device(device: torch.device) -> torch.device:
     return torch.device("cuda", index)
 
 
+def other_gpus(name: str) -> tuple[torch.device, ...]:
+    """The GPUs after the first, where a user's choice of device leaves open which ones are used."""
+    if name not in ("auto", "cuda") or not torch.cuda.is_available():
+        return ()
+    return tuple(torch.device("cuda", number) for number in range(1, torch.cuda.device_count()))
+
+
 def resolve_dtype(dtype: DType, device: torch.device) -> torch.dtype:
     """The number format on a device.
 
@@ -77,15 +84,16 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def reset_peak_device_bytes(device: torch.device) -> None:
+def reset_peak_device_bytes(devices: Sequence[torch.device]) -> None:
     """Start a new measurement of :func:`peak_device_bytes`."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    for device in devices:
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
 
 
-def peak_device_bytes(device: torch.device) -> int:
-    """Most bytes of tensors at once on the device since the measurement was started; 0 for a CPU."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+def peak_device_bytes(devices: Sequence[torch.device]) -> int:
+    """Most bytes of tensors at once on each device since the measurement was started, added up; 0 for a CPU."""
+    return sum(torch.cuda.max_memory_allocated(device) for device in devices if device.type == "cuda")
 
 
 def peak_host_bytes() -> int:

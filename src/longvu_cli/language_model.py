@@ -119,8 +119,12 @@ class LanguageModel:
         device: torch.device,
         dtype: torch.dtype,
         quantize: Quantization,
+        places: Mapping[str, torch.device] | None = None,
     ) -> LanguageModel:
         """Build the decoder and load its tensors, straight to the device.
+
+        Args:
+            places: name of a part → its device, in place of one device for all.
 
         Quantisation is transformers' and bitsandbytes': the decoder's linear layers only, never ``lm_head``.
 
@@ -135,7 +139,7 @@ class LanguageModel:
                 config=stock_config(config),
                 state_dict=dict(weights),
                 dtype=dtype,
-                device_map=device,
+                device_map=device if places is None else dict(places),
                 quantization_config=_quantization_config(quantize, dtype),
                 output_loading_info=True,
             )
@@ -149,7 +153,8 @@ class LanguageModel:
                 raise WeightsDamaged(f"the language model has {len(names)} {kind} tensors: {', '.join(names[:3])}")
         model.requires_grad_(False)
         # Quantised layers wait for the device in the middle of a step, which cannot be recorded.
-        graphs = device.type == "cuda" and quantize is Quantization.NONE
+        # A graph is of one device.
+        graphs = device.type == "cuda" and quantize is Quantization.NONE and places is None
         return cls(model.eval(), dtype_name=str(dtype).removeprefix("torch."), graphs=graphs)
 
     @property

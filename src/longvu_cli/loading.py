@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from longvu_cli.device import free_memory, is_out_of_memory, out_of_memory_is_an
 from longvu_cli.errors import LongVUError, NotACheckpoint
 from longvu_cli.language_model import LanguageModel, stock_class, stock_config
 from longvu_cli.pipeline import Vision
+from longvu_cli.placement import place_decoder
 from longvu_cli.prompt import load_tokenizer
 from longvu_cli.sva import Connector
 from longvu_cli.towers import (
@@ -31,7 +33,7 @@ from longvu_cli.towers import (
     siglip_config,
     siglip_tower,
 )
-from longvu_cli.variants import Footprint, require_fit
+from longvu_cli.variants import LAYERS_PREFIX, Footprint, does_not_fit, require_fit
 from longvu_cli.weights import EMBEDDINGS, Part, Weights
 
 # The released names of the connector's tensors are those of the module with this in front.
@@ -48,6 +50,7 @@ class Modules:
         language_model: only for ``Part.ANSWER``.
         vision_files: the files that the towers and the connector come from.
         notices: what a user should know about the checkpoint.
+        devices: those that hold a part of it; the towers and the connector are on the first.
     """
 
     config: ModelConfig
@@ -57,6 +60,7 @@ class Modules:
     language_model: LanguageModel | None
     vision_files: tuple[Path, ...]
     notices: tuple[str, ...]
+    devices: tuple[torch.device, ...]
 
 
 def load_modules(
@@ -67,11 +71,13 @@ def load_modules(
     dtype: torch.dtype,
     quantize: Quantization,
     compile: bool = False,
+    others: tuple[torch.device, ...] = (),
 ) -> Modules:
     """Load the parts that are needed; nothing is loaded before every tensor name and shape has been compared.
 
     Args:
         compile: have layers compiled when they are first used. Quantised ones stay as they are.
+        others: further GPUs, which hold layers of the language model where ``device`` is too small for all.
 
     Raises:
         NotACheckpoint: a folder describes another kind of model.
@@ -83,7 +89,7 @@ def load_modules(
     if compile:
         require_compiler(device)
     with _odd_configs(weights):
-        modules = _load(weights, part, device=device, dtype=dtype, quantize=quantize)
+        modules = _load(weights, part, devices=(device, *others), dtype=dtype, quantize=quantize)
     if compile:
         compile_layers(modules.vision.dinov2.layers)
         compile_layers(modules.vision.siglip.layers)
@@ -92,7 +98,10 @@ def load_modules(
     return modules
 
 
-def _load(weights: Weights, part: Part, *, device: torch.device, dtype: torch.dtype, quantize: Quantization) -> Modules:
+def _load(
+    weights: Weights, part: Part, *, devices: tuple[torch.device, ...], dtype: torch.dtype, quantize: Quantization
+) -> Modules:
+    device = devices[0]
     checkpoint = Checkpoint.open(weights.checkpoint)
     config, notices = _reconciled(ModelConfig.from_file(weights.checkpoint / CONFIG_FILE), checkpoint)
     towers = (Checkpoint.open(weights.siglip), Checkpoint.open(weights.dinov2))
@@ -101,13 +110,17 @@ def _load(weights: Weights, part: Part, *, device: torch.device, dtype: torch.dt
     _require_layers(siglip_config(weights.siglip).num_hidden_layers, towers[0])
     _require_layers(dinov2_layers(weights.dinov2), towers[1])
     connector = _connector_on_meta(config, weights)
-    language_shapes = language_model_shapes(config)
+    decoder = _decoder_on_meta(config)
+    language_shapes = _shapes(decoder)
     connector_shapes = {f"{CONNECTOR_PREFIX}{name}": tuple(t.shape) for name, t in connector.state_dict().items()}
     checkpoint.check({**language_shapes, **connector_shapes})
     tokenizer = load_tokenizer(weights.checkpoint)
+    places = None
     if part is Part.ANSWER and device.type == "cuda":
-        footprint = _footprint(weights.name, language_shapes, connector_shapes, *towers)
-        require_fit(footprint, free_memory(device), dtype=dtype, quantize=quantize, device=str(device))
+        footprint, vision_parameters = _footprint(weights.name, language_shapes, connector_shapes, *towers)
+        places = _places(
+            decoder, footprint, devices, beside=vision_parameters * dtype.itemsize, dtype=dtype, quantize=quantize
+        )
     with out_of_memory_is_an_error(device, "loading the model"), _no_progress_bars():
         tensors = checkpoint.read(connector_shapes, device=device, dtype=dtype)
         connector.load_state_dict(
@@ -119,14 +132,17 @@ def _load(weights: Weights, part: Part, *, device: torch.device, dtype: torch.dt
             table = checkpoint.read([EMBEDDINGS], device=device, dtype=dtype)[EMBEDDINGS]
             embeddings = nn.Embedding.from_pretrained(table)
         if part is Part.ANSWER:
-            # Quantised layers pass through the host's memory; all others go straight to the device.
-            place = device if quantize is Quantization.NONE else torch.device("cpu")
+            # Quantised layers, and those for several devices, pass through the host's memory; all others go straight
+            # to the device.
+            straight = quantize is Quantization.NONE and places is None
+            place = device if straight else torch.device("cpu")
             language_model = LanguageModel.load(
                 config,
                 checkpoint.read(language_shapes, device=place),
                 device=device,
                 dtype=dtype,
                 quantize=quantize,
+                places=places,
             )
             embeddings = language_model.embeddings
     files = [
@@ -135,7 +151,33 @@ def _load(weights: Weights, part: Part, *, device: torch.device, dtype: torch.dt
     ]
     files += [folder / CONFIG_FILE for folder in (weights.checkpoint, weights.siglip, weights.dinov2)]
     files += [folder / PIXELS_FILE for folder in (weights.siglip, weights.dinov2)]
-    return Modules(config, tokenizer, vision, embeddings, language_model, tuple(files), notices)
+    used = devices[:1] if places is None else tuple(one for one in devices if one in {device, *places.values()})
+    return Modules(config, tokenizer, vision, embeddings, language_model, tuple(files), notices, used)
+
+
+def _places(
+    decoder: Any,
+    footprint: Footprint,
+    devices: tuple[torch.device, ...],
+    *,
+    beside: int,
+    dtype: torch.dtype,
+    quantize: Quantization,
+) -> dict[str, torch.device] | None:
+    """Which GPU holds which part of the decoder; None: the first holds all.
+
+    Raises:
+        DeviceOutOfMemory: it does not fit.
+    """
+    free = [free_memory(device) for device in devices]
+    if len(devices) == 1 or footprint.needed_bytes(dtype, quantize) <= free[0]:
+        require_fit(footprint, free[0], dtype=dtype, quantize=quantize, device=str(devices[0]))
+        return None
+    numbers = place_decoder(decoder, free, beside=beside, dtype=dtype, quantize=quantize)
+    if numbers is None:
+        together = f"{', '.join(map(str, devices))} together"
+        raise does_not_fit(footprint, sum(free), dtype=dtype, quantize=quantize, device=together)
+    return {part: devices[number] for part, number in numbers.items()}
 
 
 def _require_layers(count: object, checkpoint: Checkpoint) -> None:
@@ -181,10 +223,17 @@ def build_connector(config: ModelConfig, *, siglip_width: int, dinov2_width: int
 
 def language_model_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the decoder's tensors, without making any."""
+    return _shapes(_decoder_on_meta(config))
+
+
+def _decoder_on_meta(config: ModelConfig) -> Any:
     with torch.device("meta"):
-        model = stock_class(config)(stock_config(config))  # type: ignore[arg-type]
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if model.config.tie_word_embeddings:
+        return stock_class(config)(stock_config(config))  # type: ignore[arg-type]
+
+
+def _shapes(decoder: Any) -> dict[str, tuple[int, ...]]:
+    shapes = {name: tuple(tensor.shape) for name, tensor in decoder.state_dict().items()}
+    if decoder.config.tie_word_embeddings:
         del shapes["lm_head.weight"]
     return shapes
 
@@ -221,13 +270,15 @@ def _footprint(
     connector: Mapping[str, tuple[int, ...]],
     siglip: Checkpoint,
     dinov2: Checkpoint,
-) -> Footprint:
-    linear = [shape for tensor, shape in language.items() if tensor.startswith("model.layers.")]
-    others = [shape for tensor, shape in language.items() if not tensor.startswith("model.layers.")]
-    others += connector.values()
-    others += [siglip.shape(tensor) for tensor in siglip.names if is_siglip_feature_tensor(tensor)]
-    others += [dinov2.shape(tensor) for tensor in dinov2.names]
-    return Footprint(name, linear=sum(map(math.prod, linear)), others=sum(map(math.prod, others)))
+) -> tuple[Footprint, int]:
+    """The whole, and the parameters of the towers and the connector in it."""
+    linear = [shape for tensor, shape in language.items() if tensor.startswith(LAYERS_PREFIX)]
+    ends = [shape for tensor, shape in language.items() if not tensor.startswith(LAYERS_PREFIX)]
+    vision = list(connector.values())
+    vision += [siglip.shape(tensor) for tensor in siglip.names if is_siglip_feature_tensor(tensor)]
+    vision += [dinov2.shape(tensor) for tensor in dinov2.names]
+    sizes = [sum(map(math.prod, shapes)) for shapes in (linear, ends, vision)]
+    return Footprint(name, linear=sizes[0], others=sizes[1] + sizes[2]), sizes[2]
 
 
 def _vision(

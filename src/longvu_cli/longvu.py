@@ -29,6 +29,7 @@ from longvu_cli.config import (
 from longvu_cli.conversation import Conversation, Remembered, Watched
 from longvu_cli.device import (
     free_memory,
+    other_gpus,
     out_of_memory_is_an_error,
     peak_device_bytes,
     peak_host_bytes,
@@ -179,7 +180,13 @@ class LongVU:
         watch = Stopwatch(lambda: synchronize(device))
         with watch.stage("load"):
             modules = load_modules(
-                weights, part, device=device, dtype=dtype, quantize=chosen.quantize, compile=chosen.compile
+                weights,
+                part,
+                device=device,
+                dtype=dtype,
+                quantize=chosen.quantize,
+                compile=chosen.compile,
+                others=other_gpus(chosen.device),
             )
         info = ModelInfo(
             name=weights.name,
@@ -187,7 +194,7 @@ class LongVU:
             revision=weights.revision,
             dtype=str(dtype).removeprefix("torch."),
             quantization=chosen.quantize.value,
-            device=str(device),
+            device=",".join(map(str, modules.devices)),
             notices=modules.notices,
             compiled=chosen.compile,
         )
@@ -345,7 +352,7 @@ class LongVU:
 
     def _watch(self) -> Stopwatch:
         device = self._modules.vision.device
-        reset_peak_device_bytes(device)
+        reset_peak_device_bytes(self._modules.devices)
         return Stopwatch(lambda: synchronize(device))
 
     def _prepare(
@@ -571,7 +578,7 @@ class LongVU:
                 total=watch.elapsed(),
             ),
             memory=Memory(
-                peak_device_bytes=peak_device_bytes(self._modules.vision.device),
+                peak_device_bytes=peak_device_bytes(self._modules.devices),
                 peak_host_bytes=peak_host_bytes(),
             ),
             cache=prepared.cache,

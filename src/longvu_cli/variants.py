@@ -16,6 +16,8 @@ TOWER_PARAMETERS = DINOV2_PARAMETERS + SIGLIP_PARAMETERS
 # What features, tokens, the prompt's keys and values and the device's own context take beside the weights, for a video
 # of any length. Measured peaks of tensors beside the weights are 0.7 to 1.1 GiB.
 WORKING_BYTES = 2 * 2**30
+# The decoder's tensors that are in its layers.
+LAYERS_PREFIX = "model.layers."
 # Bytes per parameter of a quantised layer, its scales included.
 _QUANTISED_BYTES = {Quantization.INT8: 1.02, Quantization.NF4: 0.57}
 
@@ -89,7 +91,8 @@ def choose_variant(free: int, *, dtype: torch.dtype, quantize: Quantization, dev
     for variant in video:
         if Footprint.of(variant).needed_bytes(dtype, quantize) <= free:
             return variant
-    raise _does_not_fit(Footprint.of(video[-1]), free, dtype, quantize, device, "no model fits: ")
+    smallest = Footprint.of(video[-1])
+    raise does_not_fit(smallest, free, dtype=dtype, quantize=quantize, device=device, prefix="no model fits: ")
 
 
 def require_fit(footprint: Footprint, free: int, *, dtype: torch.dtype, quantize: Quantization, device: str) -> None:
@@ -102,7 +105,7 @@ def require_fit(footprint: Footprint, free: int, *, dtype: torch.dtype, quantize
         DeviceOutOfMemory: it does not fit.
     """
     if footprint.needed_bytes(dtype, quantize) > free:
-        raise _does_not_fit(footprint, free, dtype, quantize, device)
+        raise does_not_fit(footprint, free, dtype=dtype, quantize=quantize, device=device)
 
 
 def what_would_fit(memory: int, *, held: int, dtype: torch.dtype, quantizable: bool) -> str:
@@ -123,9 +126,10 @@ def what_would_fit(memory: int, *, held: int, dtype: torch.dtype, quantizable: b
     return "close other programs that use this memory, or use another --device"
 
 
-def _does_not_fit(
-    footprint: Footprint, free: int, dtype: torch.dtype, quantize: Quantization, device: str, prefix: str = ""
+def does_not_fit(
+    footprint: Footprint, free: int, *, dtype: torch.dtype, quantize: Quantization, device: str, prefix: str = ""
 ) -> DeviceOutOfMemory:
+    """The error for a model that is too large, with the numbers and what would fit."""
     needed = footprint.needed_bytes(dtype, quantize)
     return DeviceOutOfMemory(
         f"{prefix}{footprint.name} needs about {_gib(needed)} GiB, and {device} has {_gib(free)} free",
