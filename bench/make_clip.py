@@ -1,6 +1,7 @@
 """Write a synthetic clip for measurements: textured, moving, cut every few seconds, at any size and length.
 
 python bench/make_clip.py OUT.mp4 --seconds 600 --size 1280x720 --fps 30
+python bench/make_clip.py HOUR.mp4 --again OUT.mp4 --times 6
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ def main() -> None:
     parser.add_argument("--fps", type=int, default=30)
     parser.add_argument("--codec", default="libx264")
     parser.add_argument("--gop", type=int, default=250)
+    parser.add_argument("--again", help="copy the packets of this clip, one time after the other, in place of drawing")
+    parser.add_argument("--times", type=int, default=1)
     arguments = parser.parse_args()
+    if arguments.again:
+        repeat(arguments.again, arguments.file, arguments.times)
+        return
     width, height = (int(side) for side in arguments.size.split("x"))
     generator = np.random.default_rng(0)
     # One large smooth texture per scene; the camera pans over it while a block moves.
@@ -41,6 +47,25 @@ def main() -> None:
             frame.pts, frame.time_base = number, Fraction(1, arguments.fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def repeat(source: str, target: str, times: int) -> None:
+    with av.open(target, "w") as output:
+        begin = 0
+        stream = None
+        for _ in range(times):
+            with av.open(source) as container:
+                video = container.streams.video[0]
+                stream = stream or output.add_stream_from_template(video)
+                end = 0
+                for packet in container.demux(video):
+                    if packet.dts is None:
+                        continue
+                    packet.pts, packet.dts = packet.pts + begin, packet.dts + begin
+                    end = max(end, packet.pts + packet.duration)
+                    packet.stream = stream
+                    output.mux(packet)
+                begin = end
 
 
 def texture(generator: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Fused grids of frames, in memory up to a limit and beyond it in a temporary file."""
+"""Fused grids of frames, or their pixels, in memory up to a limit and beyond it in a temporary file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MEMORY_BYTES = 160 * 2**20
 
 
 class FrameStore:
-    """A growing list of equally shaped grids; a context manager.
+    """A growing list of equally shaped tensors; a context manager.
 
     Args:
         memory_bytes: how much is held in memory.
@@ -34,11 +34,14 @@ class FrameStore:
         if self._file is not None:
             self._file.close()
 
+    def __len__(self) -> int:
+        return len(self._held) + self._spilled
+
     def append(self, grids: torch.Tensor) -> None:
-        """Add grids at the end.
+        """Add tensors at the end.
 
         Args:
-            grids: [n, Q, v], all of one type.
+            grids: [n, …], all of one type.
         """
         for grid in grids.cpu():
             self._like = grid if self._like is None else self._like
@@ -48,7 +51,7 @@ class FrameStore:
                 self._spill(grid)
 
     def take(self, rows: torch.Tensor) -> torch.Tensor:
-        """The grids of these rows, [len(rows), Q, v]."""
+        """The tensors of these rows, [len(rows), …]."""
         return torch.stack([self._read(row) for row in rows.tolist()])
 
     def _spill(self, grid: torch.Tensor) -> None:
@@ -64,7 +67,7 @@ class FrameStore:
             return self._held[row]
         like = self._like
         if self._file is None or like is None or row - len(self._held) >= self._spilled:
-            raise IndexError(f"row {row} of {len(self._held) + self._spilled}")
+            raise IndexError(f"row {row} of {len(self)}")
         self._file.seek((row - len(self._held)) * like.nbytes)
         data = np.frombuffer(self._file.read(like.nbytes), dtype=np.uint8).copy()
         return torch.from_numpy(data).view(like.dtype).reshape(like.shape)

@@ -36,7 +36,7 @@ from longvu_cli.compression.budget import Budget, Plan, plan, still_plan
 from longvu_cli.compression.frame_position_encoding import frame_position_encoding
 from longvu_cli.compression.selective_feature_reduction import full_resolution_frames, relevance, spread_frames
 from longvu_cli.compression.spatial_token_compression import cut, fit, keep_tokens
-from longvu_cli.compression.temporal_reduction import keep_frames, may_be_kept, stand_out, window_similarity
+from longvu_cli.compression.temporal_reduction import is_thinned, keep_frames, may_be_kept, stand_out, window_similarity
 from longvu_cli.config import Recipe, RecipeName, StillMode, TemporalReduction
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.frame_store import FrameStore
@@ -67,9 +67,11 @@ Fuse = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 BATCH = 16
 # The same on a GPU with room for them: 64 are 11 % quicker than 16 (bench/README.md). What the towers take for each, in
 # bytes, and the share of the free memory that may go there.
-BATCHES_ON_GPU, FRAME_BYTES, BATCH_SHARE = (64, 32), 35_000_000, 0.25
+BATCHES_ON_GPU, FRAME_BYTES, BATCH_SHARE = (64, 32), 35_000_000, 0.05
 # Frames that are decoded and preprocessed ahead of the towers, in whole batches.
 AHEAD = 64
+# Pixels of frames that wait are held in memory up to this size.
+WAITING_BYTES = 64 * 2**20
 # Frames that go through the projector together; bounds the memory of its hidden layer.
 PROJECTOR_FRAMES = 64
 
@@ -131,8 +133,9 @@ def encode(
     """Look at every frame once, as they come, and fuse the features of those that may be kept.
 
     Decoding and preprocessing run ahead in a thread of their own. Nothing holds all frames, pixels or features: the
-    fused grids of frames that may be kept go to a file when they become many. A frame whose pixels are those of the
-    frame before it costs next to nothing.
+    fused grids of frames that may be kept go to a file when they become many. Once it is certain that they will be
+    thinned, the pixels of further ones wait in a file, and only those that stay are looked at again. A frame whose
+    pixels are those of the frame before it costs next to nothing.
 
     Args:
         low_cap: frames that fit at low resolution; a shorter video keeps all its frames.
@@ -164,8 +167,9 @@ def encode(
 
     together = max(BATCH, batch.size)
     squares = _squared(watch.over("decode", frames), vision, watch)
-    batches = prefetched(_batches(squares, together), AHEAD // together)
-    with FrameStore() as store, closing(batches):
+    batches = prefetched(_growing_batches(squares, together), AHEAD // together)
+    standing, waiting_pictures = 0, []
+    with FrameStore() as store, FrameStore(WAITING_BYTES) as waiting, closing(batches):
         for frames_now in batches:
             if not times:
                 size = frames_now[0].size
@@ -173,19 +177,30 @@ def encode(
             seen = scouted.of(_pictures(frames_now), partial(look, scout, frames_now))
             similarity = _similarity(seen, recipe)
             chosen = may_be_kept(similarity, recipe, first=len(times), low_cap=low_cap).nonzero().squeeze(1)
-            if len(chosen):
-                frames_chosen = [frames_now[i] for i in chosen.tolist()]
+            frames_chosen = [frames_now[i] for i in chosen.tolist()]
+            if frames_chosen and is_thinned(standing, recipe, first=len(times), low_cap=low_cap):
+                waiting.append(torch.stack([frame.packed() for frame in frames_chosen]))
+                waiting_pictures += _pictures(frames_chosen)
+            elif frames_chosen:
                 look_again = partial(look_again_and_fuse, frames_chosen, seen[chosen.to(seen.device)])
                 store.append(fused.of(_pictures(frames_chosen), look_again))
+            standing += int(stand_out(similarity, recipe).sum())
             indices.append(chosen + len(times))
             times.extend(frame.time_s for frame in frames_now)
             similarities.append(similarity)
             on_progress("encode", len(times), expected)
         all_similarities = torch.cat(similarities)
         kept = keep_frames(all_similarities, recipe, low_cap=low_cap)
-        grids = store.take(torch.searchsorted(torch.cat(indices), kept))
+        rows = torch.searchsorted(torch.cat(indices), kept)
+        grids, late = [store.take(rows[rows < len(store)])], rows[rows >= len(store)] - len(store)
+        for begin in range(0, len(late), together):
+            some = late[begin : begin + together]
+            frames_late = _unpacked(waiting.take(some), [waiting_pictures[row] for row in some.tolist()], vision)
+            seen = scouted.of(_pictures(frames_late), partial(look, scout, frames_late))
+            look_again = partial(look_again_and_fuse, frames_late, seen)
+            grids.append(fused.of(_pictures(frames_late), look_again).cpu())
     return EncodedVideo(
-        times=tuple(times), similarity=all_similarities, indices=kept, fused=grids, size=size, image=image
+        times=tuple(times), similarity=all_similarities, indices=kept, fused=torch.cat(grids), size=size, image=image
     )
 
 
@@ -202,6 +217,20 @@ class _SquareFrame:
     picture: int
     siglip: np.ndarray
     dinov2: np.ndarray
+
+    def packed(self) -> torch.Tensor:
+        """Both squares, one after the other, uint8."""
+        return torch.from_numpy(np.concatenate((self.siglip.reshape(-1), self.dinov2.reshape(-1))))
+
+
+def _unpacked(packed: torch.Tensor, pictures: list[int], vision: Vision) -> list[_SquareFrame]:
+    """The pixels that waited. [n, bytes] uint8; their times and sizes are no longer asked for."""
+    sides = (vision.siglip.input.side, vision.dinov2.input.side)
+    siglip, dinov2 = packed.split([side * side * 3 for side in sides], dim=1)
+    squares = zip(
+        *(part.reshape(-1, s, s, 3).numpy() for part, s in zip((siglip, dinov2), sides, strict=True)), strict=True
+    )
+    return [_SquareFrame(0.0, (0, 0), n, *pair) for n, pair in zip(pictures, squares, strict=True)]
 
 
 def _scout_first(vision: Vision, recipe: Recipe) -> tuple[Tower, Tower]:
@@ -266,9 +295,12 @@ def _pictures(frames: list[_SquareFrame]) -> list[int]:
     return [frame.picture for frame in frames]
 
 
-def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+def _growing_batches(items: Iterator[Item], most: int) -> Iterator[list[Item]]:
+    """Batches of :data:`BATCH`, then twice as many, up to ``most``: the towers do not wait for the first long."""
+    size = BATCH
     while batch := list(islice(items, size)):
         yield batch
+        size = min(2 * size, most)
 
 
 def _pixels(frames: list[_SquareFrame], tower: Tower, vision: Vision) -> torch.Tensor:

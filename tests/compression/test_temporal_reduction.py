@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from recipes import PAPER, RELEASED, paper, released
 
 from longvu_cli.compression.temporal_reduction import (
     evenly_spaced,
+    is_thinned,
     keep_frames,
     keep_in_window,
     may_be_kept,
@@ -194,6 +197,24 @@ def test_what_may_be_kept_includes_what_is_kept(name: RecipeName, reduction: Tem
             assert stays.dtype is torch.bool
             possible += [first + int(i) for i in stays.nonzero()]
         assert set(keep_frames(similarity, recipe, low_cap=low_cap).tolist()) <= set(possible)
+
+
+@pytest.mark.parametrize(
+    ("changes", "standing", "first", "thinned"),
+    [
+        ({}, 400, 1000, True),
+        ({}, 399, 1000, False),
+        ({}, 400, 99, False),
+        ({"temporal_reduction": TemporalReduction.SIGLIP}, 400, 1000, True),
+        ({"temporal_reduction": TemporalReduction.UNIFORM}, 400, 1000, False),
+        ({"temporal_reduction": TemporalReduction.NONE}, 400, 1000, False),
+        ({"name": RecipeName.PAPER}, 400, 1000, False),
+    ],
+)
+def test_frames_are_thinned_where_more_stand_out_than_are_kept(
+    changes: dict[str, Any], standing: int, first: int, thinned: bool
+) -> None:
+    assert is_thinned(standing, replace(RELEASED, **changes), first=first, low_cap=100) is thinned
 
 
 def test_what_may_be_kept_leaves_out_what_cannot_be() -> None:

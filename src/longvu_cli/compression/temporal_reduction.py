@@ -101,6 +101,17 @@ def may_be_kept(similarity: torch.Tensor, recipe: Recipe, *, first: int, low_cap
     return kept
 
 
+def is_thinned(standing: int, recipe: Recipe, *, first: int, low_cap: int) -> bool:
+    """Whether so many frames stand out already that any further one means that they will be thinned to 400.
+
+    Args:
+        standing: frames before ``first`` that stay window by window.
+        first: index of the next frame among the sampled ones.
+    """
+    decides = recipe.temporal_reduction in (TemporalReduction.DINOV2, TemporalReduction.SIGLIP)
+    return decides and recipe.name is RecipeName.RELEASED and first >= low_cap and standing >= RELEASED_FRAME_CAP
+
+
 def evenly_spaced(count: int, limit: int) -> torch.Tensor:
     """``int(i · count / limit)`` for i < limit; every index when there are no more than ``limit``."""
     return torch.arange(count) if count <= limit else torch.arange(limit) * count // limit
