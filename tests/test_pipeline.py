@@ -622,7 +622,7 @@ def test_frames_that_will_be_thinned_are_looked_at_again_only_if_they_stay(
     modules: Modules, monkeypatch: pytest.MonkeyPatch, stays: int
 ) -> None:
     monkeypatch.setattr(temporal_reduction, "RELEASED_FRAME_CAP", 20)
-    monkeypatch.setattr(pipeline, "WAITING_BYTES", 200_000)  # some wait in memory, some in a file
+    monkeypatch.setattr(pipeline, "WAIT_FROM", 20)
     late, seen = encode_pictures(modules, [(seed, stays) for seed in range(72 // stays)], dino_threshold=1.0)
     assert len(late.indices) == 20
     monkeypatch.setattr(pipeline, "is_thinned", lambda *_, **__: False)

@@ -1,4 +1,4 @@
-"""Fused grids of frames, or their pixels, in memory up to a limit and beyond it in a temporary file."""
+"""Fused grids of frames, in memory up to a limit and beyond it in a temporary file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MEMORY_BYTES = 160 * 2**20
 
 
 class FrameStore:
-    """A growing list of equally shaped tensors; a context manager.
+    """A growing list of equally shaped grids; a context manager.
 
     Args:
         memory_bytes: how much is held in memory.
@@ -38,10 +38,10 @@ class FrameStore:
         return len(self._held) + self._spilled
 
     def append(self, grids: torch.Tensor) -> None:
-        """Add tensors at the end.
+        """Add grids at the end.
 
         Args:
-            grids: [n, …], all of one type.
+            grids: [n, Q, v], all of one type.
         """
         for grid in grids.cpu():
             self._like = grid if self._like is None else self._like
@@ -51,7 +51,7 @@ class FrameStore:
                 self._spill(grid)
 
     def take(self, rows: torch.Tensor) -> torch.Tensor:
-        """The tensors of these rows, [len(rows), …]."""
+        """The grids of these rows, [len(rows), Q, v]."""
         return torch.stack([self._read(row) for row in rows.tolist()])
 
     def _spill(self, grid: torch.Tensor) -> None:

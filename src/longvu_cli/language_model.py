@@ -231,13 +231,15 @@ class LanguageModel:
             return _GraphDecoder(self._model, cache, length=length, room=room)
         return _EagerDecoder(self._model, cache)
 
-    def _picked(self, pick: Callable[[torch.Tensor], int], logits: torch.Tensor) -> int:
-        if not torch.isfinite(logits).all():
+    def _picked(self, pick: Callable[[torch.Tensor], torch.Tensor], logits: torch.Tensor) -> int:
+        # One look at the device for both: it takes as long as several of a step's kernels.
+        is_finite, token_id = torch.stack((torch.isfinite(logits).all().long(), pick(logits))).tolist()
+        if not is_finite:
             raise NonFiniteLogits(
                 f"the language model computed NaN or infinity in {self._dtype_name}",
                 hint="use --dtype bfloat16 or --dtype float32",
             )
-        return pick(logits)
+        return int(token_id)
 
 
 class _EagerDecoder:
@@ -303,10 +305,10 @@ class _GraphDecoder:
             layer.cumulative_length.fill_(length)
 
 
-def _picker(options: GenerationOptions, device: torch.device) -> Callable[[torch.Tensor], int]:
-    """Logits → id: the likeliest, or a sample that a seed makes repeatable."""
+def _picker(options: GenerationOptions, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Logits → id, [] int64 on their device: the likeliest, or a sample that a seed makes repeatable."""
     if options.temperature == 0:
-        return lambda logits: int(logits.argmax())
+        return torch.Tensor.argmax
     warpers = LogitsProcessorList([TemperatureLogitsWarper(options.temperature)])
     if options.top_p < 1:
         warpers.append(TopPLogitsWarper(options.top_p))
@@ -317,10 +319,11 @@ def _picker(options: GenerationOptions, device: torch.device) -> Callable[[torch
         random.manual_seed(options.seed)
     no_ids: Any = torch.empty((1, 0), dtype=torch.long, device=device)
 
-    def sample(logits: torch.Tensor) -> int:
-        scores: Any = logits[None]
+    def sample(logits: torch.Tensor) -> torch.Tensor:
+        # What is no number is noticed afterwards; drawing from it would end the process's use of the GPU.
+        scores: Any = torch.nan_to_num(logits, nan=0.0, posinf=0.0, neginf=0.0)[None]
         probabilities = warpers(no_ids, scores).softmax(dim=-1)
-        return int(torch.multinomial(probabilities, 1, generator=random))
+        return torch.multinomial(probabilities, 1, generator=random).reshape(())
 
     return sample
 

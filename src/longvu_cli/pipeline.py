@@ -37,10 +37,11 @@ from longvu_cli.compression.frame_position_encoding import frame_position_encodi
 from longvu_cli.compression.selective_feature_reduction import full_resolution_frames, relevance, spread_frames
 from longvu_cli.compression.spatial_token_compression import cut, fit, keep_tokens
 from longvu_cli.compression.temporal_reduction import is_thinned, keep_frames, may_be_kept, stand_out, window_similarity
-from longvu_cli.config import Recipe, RecipeName, StillMode, TemporalReduction
+from longvu_cli.config import RELEASED_FRAME_CAP, Recipe, RecipeName, StillMode, TemporalReduction
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.frame_store import FrameStore
 from longvu_cli.interpolation import resize_grid
+from longvu_cli.pixel_store import PixelStore
 from longvu_cli.prefetch import prefetched
 from longvu_cli.preprocess import square_pixels
 from longvu_cli.repeats import OncePerPicture
@@ -70,8 +71,9 @@ BATCH = 16
 BATCHES_ON_GPU, FRAME_BYTES, BATCH_SHARE = (64, 32), 35_000_000, 0.05
 # Frames that are decoded and preprocessed ahead of the towers, in whole batches.
 AHEAD = 64
-# Pixels of frames that wait are held in memory up to this size.
-WAITING_BYTES = 64 * 2**20
+# Frames that stand out from which it pays to look again at those that stay: with DINOv2 giant and SigLIP so400m, whose
+# times are as two to one, three times the 400 that stay.
+WAIT_FROM = 3 * RELEASED_FRAME_CAP
 # Frames that go through the projector together; bounds the memory of its hidden layer.
 PROJECTOR_FRAMES = 64
 
@@ -153,7 +155,7 @@ def encode(
     times: list[float] = []
     similarities: list[torch.Tensor] = []
     indices: list[torch.Tensor] = []
-    size, mask = (0, 0), None
+    size, mask, standing = (0, 0), None, 0
     scouted, fused = OncePerPicture(), OncePerPicture()
 
     def look(tower: Tower, frames: list[_SquareFrame], rows: list[int]) -> torch.Tensor:
@@ -165,11 +167,16 @@ def encode(
         with watch.stage("connector"), torch.inference_mode():
             return fuse(features[vision.siglip], features[vision.dinov2], mask)
 
+    def waits() -> bool:
+        """Whether it is certain that frames will be thinned, and likely that so many are that it pays."""
+        likely = standing if expected is None else standing * max(1, expected // max(1, len(times)))
+        return is_thinned(standing, recipe, first=len(times), low_cap=low_cap) and likely >= WAIT_FROM
+
     together = max(BATCH, batch.size)
     squares = _squared(watch.over("decode", frames), vision, watch)
     batches = prefetched(_growing_batches(squares, together), AHEAD // together)
-    standing, waiting_pictures = 0, []
-    with FrameStore() as store, FrameStore(WAITING_BYTES) as waiting, closing(batches):
+    waiting_pictures: list[int] = []
+    with FrameStore() as store, PixelStore() as waiting, closing(batches):
         for frames_now in batches:
             if not times:
                 size = frames_now[0].size
@@ -178,8 +185,8 @@ def encode(
             similarity = _similarity(seen, recipe)
             chosen = may_be_kept(similarity, recipe, first=len(times), low_cap=low_cap).nonzero().squeeze(1)
             frames_chosen = [frames_now[i] for i in chosen.tolist()]
-            if frames_chosen and is_thinned(standing, recipe, first=len(times), low_cap=low_cap):
-                waiting.append(torch.stack([frame.packed() for frame in frames_chosen]))
+            if frames_chosen and (len(waiting) or waits()):
+                waiting.append([(frame.siglip, frame.dinov2) for frame in frames_chosen])
                 waiting_pictures += _pictures(frames_chosen)
             elif frames_chosen:
                 look_again = partial(look_again_and_fuse, frames_chosen, seen[chosen.to(seen.device)])
@@ -195,7 +202,11 @@ def encode(
         grids, late = [store.take(rows[rows < len(store)])], rows[rows >= len(store)] - len(store)
         for begin in range(0, len(late), together):
             some = late[begin : begin + together]
-            frames_late = _unpacked(waiting.take(some), [waiting_pictures[row] for row in some.tolist()], vision)
+            squares_late = waiting.take(some.tolist())
+            frames_late = [
+                _SquareFrame(0.0, size, waiting_pictures[row], *pair)
+                for row, pair in zip(some.tolist(), squares_late, strict=True)
+            ]
             seen = scouted.of(_pictures(frames_late), partial(look, scout, frames_late))
             look_again = partial(look_again_and_fuse, frames_late, seen)
             grids.append(fused.of(_pictures(frames_late), look_again).cpu())
@@ -217,20 +228,6 @@ class _SquareFrame:
     picture: int
     siglip: np.ndarray
     dinov2: np.ndarray
-
-    def packed(self) -> torch.Tensor:
-        """Both squares, one after the other, uint8."""
-        return torch.from_numpy(np.concatenate((self.siglip.reshape(-1), self.dinov2.reshape(-1))))
-
-
-def _unpacked(packed: torch.Tensor, pictures: list[int], vision: Vision) -> list[_SquareFrame]:
-    """The pixels that waited. [n, bytes] uint8; their times and sizes are no longer asked for."""
-    sides = (vision.siglip.input.side, vision.dinov2.input.side)
-    siglip, dinov2 = packed.split([side * side * 3 for side in sides], dim=1)
-    squares = zip(
-        *(part.reshape(-1, s, s, 3).numpy() for part, s in zip((siglip, dinov2), sides, strict=True)), strict=True
-    )
-    return [_SquareFrame(0.0, (0, 0), n, *pair) for n, pair in zip(pictures, squares, strict=True)]
 
 
 def _scout_first(vision: Vision, recipe: Recipe) -> tuple[Tower, Tower]:
