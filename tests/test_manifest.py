@@ -94,8 +94,8 @@ def test_what_differs_from_the_defaults_of_the_package_identifies_the_settings()
         *(
             ({"video": "a.mp4", "question": "What?", key: value}, expected)
             for key, value, expected in (
-                ("sped", 1, "'sped' is no option of a row"),
-                ("model", "7b", "'model' is no option of a row"),
+                ("sped", 1, "'sped' is no option"),
+                ("model", "7b", "'model' is no option"),
                 ("fps", "fast", "fps = 'fast' is no number"),
                 ("fps", True, "fps = True is no number"),
                 ("fps", 0, "is not a rate"),

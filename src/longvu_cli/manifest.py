@@ -229,7 +229,7 @@ def _made(number: int, values: _Values, defaults: Settings) -> Row | Misfit:
             id=_id(values.get("id")),
             video=_text(values, "video"),
             question=_text(values, "question"),
-            settings=_settings(values, defaults),
+            settings=changed_settings({key: value for key, value in values.items() if key not in _FACTS}, defaults),
         )
     except (ValueError, UsageError) as error:
         video, name = values.get("video"), values.get("id")
@@ -270,7 +270,13 @@ def _text(values: Mapping[str, object], key: str) -> str:
     return value
 
 
-def _settings(values: Mapping[str, object], defaults: Settings) -> Settings:
+def changed_settings(values: Mapping[str, object], defaults: Settings) -> Settings:
+    """The defaults with the options that a row, or a request to a server, gives.
+
+    Raises:
+        ValueError: a name is no option, or a value is none for it.
+        UsageError: a value is out of its range, or contradicts another.
+    """
     groups: dict[str, dict[str, Any]] = {
         "sampling": {},
         "compression": {},
@@ -279,10 +285,10 @@ def _settings(values: Mapping[str, object], defaults: Settings) -> Settings:
         "covering": {},
     }
     for key, value in values.items():
-        if key in _FACTS or (value is None and key in _OPTIONS):
+        if value is None and key in _OPTIONS:
             continue
         if key not in _OPTIONS:
-            raise ValueError(f"{key!r} is no option of a row")
+            raise ValueError(f"{key!r} is no option")
         option = _OPTIONS[key]
         try:
             groups[option.group][option.field] = option.read(value)
