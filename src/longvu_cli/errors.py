@@ -8,6 +8,7 @@
     │   ├── BadSubtitles        a file of subtitles cannot be read, or is none
     │   ├── BadRow              a row of a list of questions says too little, or what no option takes
     │   ├── ExtraNotInstalled   it needs a package that is installed on request only
+    │   ├── ServerRefused       a server does not take the request: wrong token, too large, or no longvu at all
     │   └── TrainingError       a training cannot be done as asked
     │       ├── BadTrainingData the training data cannot be read, or a line of it is wrong
     │       └── TrainingStateMismatch  the saved state is damaged, or that of another training
@@ -27,6 +28,8 @@
     └── DeviceError             the device cannot do it
         ├── DeviceUnavailable   no such device, or a library that it needs is missing
         ├── DeviceOutOfMemory   the model or the video does not fit
+        ├── ServerUnreachable   no server answers at the address, or it broke off
+        ├── ServerBusy          the server takes no more requests for now
         ├── NonFiniteLogits     the model computed NaN or infinity (a data type too small)
         └── NonFiniteLoss       a training came to NaN or infinity (a learning rate too large)
 
@@ -68,6 +71,10 @@ class BadRow(UsageError):
 
 class ExtraNotInstalled(UsageError):
     """What was asked for needs a package that is installed on request only."""
+
+
+class ServerRefused(UsageError):
+    """A server does not take the request as it is."""
 
 
 class TrainingError(UsageError):
@@ -144,6 +151,14 @@ class DeviceUnavailable(DeviceError):
 
 class DeviceOutOfMemory(DeviceError):
     """The model or the video does not fit into the device's memory."""
+
+
+class ServerUnreachable(DeviceError):
+    """No server answers at the address, or it broke off: what was to answer is not there."""
+
+
+class ServerBusy(DeviceError):
+    """The server takes no more requests for now."""
 
 
 class NonFiniteLogits(DeviceError):

@@ -48,7 +48,7 @@ from longvu_cli.isolation import warm_up
 from longvu_cli.language_model import LanguageModel, decode_stream
 from longvu_cli.loading import Modules, load_modules
 from longvu_cli.pipeline import CompressedVideo, Progress, compress, encode, frames_together
-from longvu_cli.prompt import Prompt, Turn, build_prompt, count_ids, fitting_turns
+from longvu_cli.prompt import Prompt, Turn, build_prompt, count_ids, fitting_turns, said_turn
 from longvu_cli.put_question import put_question
 from longvu_cli.results import (
     Answer,
@@ -339,6 +339,10 @@ class LongVU:
         return Conversation(
             self, video, sampling=sampling, compression=compression, prompting=prompting, generation=generation
         )
+
+    def turn(self, question: str, answer: str) -> Turn:
+        """A turn of a conversation that was held elsewhere, for ``Remembered.turns``."""
+        return said_turn(self._modules.tokenizer, question, answer)
 
     def _language_model(self) -> LanguageModel:
         if self._modules.language_model is None:

@@ -118,6 +118,11 @@ def build_prompt(
     return Prompt(_before(tokenizer, before, system), after + ending, asked_alone + ending)
 
 
+def said_turn(tokenizer: PreTrainedTokenizerFast, question: str, answer: str) -> Turn:
+    """A turn of which only the text is known; nothing in the answer is special, whoever wrote it."""
+    return Turn(question, _spoken(tokenizer, answer))
+
+
 def count_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
     """How many ids a text takes that someone says, between others."""
     return len(_spoken(tokenizer, text))

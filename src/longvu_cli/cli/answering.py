@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,7 @@ from longvu_cli.cli.options import (
     AnswerFlags,
     CacheFlags,
     ChoiceFlags,
+    ClientFlags,
     CompressionFlags,
     ContextFlags,
     CoverageFlags,
@@ -55,6 +56,8 @@ def ask(
     question: Annotated[str, typer.Argument(help="What you want to know.", metavar="QUESTION")],
     save_frames: SaveFrames = None,
     *,
+    given: typer.Context,
+    client: ClientFlags,
     model: ModelFlags,
     moments: VideoFlags,
     compression: CompressionFlags,
@@ -73,12 +76,20 @@ def ask(
 
     With --coverage, a video of which frames or tokens would have to go for lack of room is asked piece by piece; the
     answer is that of the piece whose best frame is most relevant for the question, and the others are told on stderr.
+
+    With --server, a `longvu serve` answers: nothing is loaded here. A server on this machine reads the video itself if
+    it may; else it is uploaded for the answer. What was not set here is as the server has it.
     """
     evidence.verify(output.options)
     question = question_of(question)
     if not question.strip():
         raise UsageError("the question is empty", hint="use `longvu describe` for a description")
     settings = moments.options(), compression.options(), context.options(choice.texts()), answer.options()
+    if client.server is not None:
+        from longvu_cli.cli.remote import ask_server
+
+        return ask_server(client.server, client.token, video, question, given, output)
+    refuse_token_alone(given)
     require_video(video, settings[0], moments.decoding())
     refuse_frames_of_segments(save_frames, covering)
     require_folder(save_frames)
@@ -159,21 +170,32 @@ def require_video(video: str, sampling: SamplingOptions, decoding: DecodingOptio
     Video(video, sampling, decoding).close()
 
 
+def refuse_token_alone(given: typer.Context) -> None:
+    """A token that is shown to nobody; in the environment it may stand for when there is a server."""
+    source = given.get_parameter_source("token")
+    if source is not None and source.name == "COMMANDLINE":
+        raise UsageError("--token is for --server, which is not there", hint="name the server, too")
+
+
 def tell(video: str, compression: Compression, output: Output) -> None:
     """What may make a result less than it seems."""
-    for warning in compression.video.warnings:
+    tell_warnings(video, compression.video.warnings, compression.notices, output)
+
+
+def tell_warnings(video: str, warnings: Sequence[str], notices: Sequence[str], output: Output) -> None:
+    """The same, of its sentences."""
+    for warning in warnings:
         output.warning(f"{video}: {warning}")
-    for notice in compression.notices:
+    for notice in notices:
         output.warning_once(notice)
 
 
-def tell_choice(answer: Answer, output: Output) -> None:
-    """Which of the options the answer means, where it is more than a letter, or none."""
-    choices = answer.compression.prompting.choices
-    if choices and answer.choice is None:
+def tell_choice(text: str, choice: str | None, output: Output, *, has_choices: bool) -> None:
+    """Which of the options an answer means, where it is more than a letter, or none."""
+    if has_choices and choice is None:
         output.warning("the answer names none of the options")
-    elif answer.choice is not None and answer.text.strip(" ().:") != answer.choice:
-        output.note(f"the answer is option {answer.choice}")
+    elif choice is not None and text.strip(" ().:") != choice:
+        output.note(f"the answer is option {choice}")
 
 
 def require_folder(folder: Path | None) -> None:
@@ -278,7 +300,7 @@ def _answer(
     assert answer is not None, "the last chunk carries the answer"
     output.answer_end()
     tell(video, answer.compression, output)
-    tell_choice(answer, output)
+    tell_choice(answer.text, answer.choice, output, has_choices=bool(prompting.choices))
     if frames_to is not None:
         write_frames(video, sampling, moments.decoding(), answer.compression.kept, frames_to, output)
     found, clips = tell_evidence(video, answer.compression, wanted, moments.decoding(), output)

@@ -27,6 +27,7 @@ from longvu_cli.cli.options import with_flags, with_usual_values
 from longvu_cli.cli.output import Output, OutputOptions
 from longvu_cli.cli.plan import plan
 from longvu_cli.cli.report import report
+from longvu_cli.cli.serve import serve
 from longvu_cli.cli.statistics import stats
 from longvu_cli.cli.train import train_app
 from longvu_cli.errors import UsageError
@@ -83,6 +84,7 @@ app.command("report")(with_flags(report))
 app.command("chat")(with_flags(chat))
 app.command("plan")(with_flags(plan))
 app.command("batch")(with_flags(batch))
+app.command("serve")(with_flags(serve))
 app.command("doctor")(with_flags(doctor))
 app.add_typer(train_app, name="train")
 app.add_typer(eval_app, name="eval")

@@ -59,7 +59,7 @@ def answer_segments(
         output.answer_text(covered.text)
     output.answer_end()
     tell(video, covered.answer.compression, output)
-    tell_choice(covered.answer, output)
+    tell_choice(covered.answer.text, covered.answer.choice, output, has_choices=bool(prompting.choices))
     _tell_merge(covered, output)
     found, clips = tell_evidence(video, covered.answer.compression, wanted, moments.decoding(), output)
     output.summary(summary(covered.answer.compression))

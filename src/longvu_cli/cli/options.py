@@ -56,6 +56,18 @@ def parse_time(text: str | float) -> float:
 
 MODEL, _VIDEO, _COMPRESSION, ANSWER, OUTPUT = "Model", "Video", "Compression", "Answer", "Output"
 
+SERVER = "Server"
+
+# What a server asks for, and what a client shows.
+Token = Annotated[
+    str | None,
+    option(
+        "--token",
+        panel=SERVER,
+        help="What has to be shown to the server; better in the environment, where no list of processes has it.",
+    ),
+]
+
 # Options of the model that commands without ``ModelFlags`` have, too.
 Dinov2 = Annotated[str | None, option("--dinov2", panel=MODEL, help="DINOv2 tower: a hub repository or a folder.")]
 Siglip = Annotated[str | None, option("--siglip", panel=MODEL, help="SigLIP tower: a hub repository or a folder.")]
@@ -268,6 +280,19 @@ class CacheFlags:
     no_cache: Annotated[
         bool, option("--no-cache", panel=_VIDEO, help="Neither use nor keep the features of the video.")
     ] = False
+
+
+@dataclass(frozen=True)
+class ClientFlags:
+    """Whether a server answers, instead of a model of this process."""
+
+    server: Annotated[
+        str | None,
+        option(
+            "--server", panel=SERVER, metavar="URL", help="Have a `longvu serve` answer, which has its model loaded."
+        ),
+    ] = None
+    token: Token = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from longvu_cli.config import RecipeName, TemporalReduction
 from longvu_cli.evidence import DroppedSpan, Evidence, Moment, TruncatedSpan
 from longvu_cli.moments import clock
 from longvu_cli.results import Compression, Timing
-from longvu_cli.statistics import Fate, FrameStatistics, Regime, Resolution
+from longvu_cli.statistics import Fate, FrameCounts, FrameStatistics, Regime, Resolution, TokenCounts
 
 STRIP_WIDTH = 64
 _LEVELS = " ▁▂▃▄▅▆▇█"
@@ -28,12 +28,16 @@ _REGIMES = {
 def summary(compression: Compression) -> Text:
     """Three lines after an answer: frames, tokens, seconds."""
     statistics = compression.statistics
-    frames, tokens = statistics.frames, statistics.tokens
+    return summary_of(statistics.frames, statistics.tokens, statistics.truncated_tokens, compression.timing)
+
+
+def summary_of(frames: FrameCounts, tokens: TokenCounts, truncated_tokens: int, timing: Timing) -> Text:
+    """The same, of its numbers."""
     lines = [
         f"frames  {frames.sampled:,} sampled → {frames.kept:,} kept → {frames.high_resolution:,} at full resolution",
         f"tokens  {tokens.dense:,} dense → {tokens.visual:,} read ({_share(tokens.visual, tokens.dense)})"
-        + (f", {statistics.truncated_tokens:,} cut for lack of room" if statistics.truncated_tokens else ""),
-        f"seconds {_seconds(compression.timing)}",
+        + (f", {truncated_tokens:,} cut for lack of room" if truncated_tokens else ""),
+        f"seconds {_seconds(timing)}",
     ]
     return Text("\n".join(lines), style="dim")
 
