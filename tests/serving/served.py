@@ -28,12 +28,14 @@ class Served:
     """A server that runs.
 
     Attributes:
+        http: a client of it, with room for many requests at a time.
         done: what became of each question.
         bugs: where unexpected errors came from.
     """
 
     address: str
     server: Server
+    http: httpx2.Client
     done: list[Done] = field(default_factory=list)
     bugs: list[str] = field(default_factory=list)
 
@@ -50,11 +52,11 @@ class Served:
     def post(self, body: object, **settings: Any) -> httpx2.Response:
         """A question as it is."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return httpx2.post(f"{self.address}/v1/chat/completions", content=content, timeout=PATIENCE_S, **settings)
+        return self.http.post("/v1/chat/completions", content=content, **settings)
 
     def metric(self, name: str) -> float:
         """The value of a metric."""
-        lines = httpx2.get(f"{self.address}/metrics").text.splitlines()
+        lines = self.http.get("/metrics").text.splitlines()
         return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")), 0.0)
 
 
@@ -72,12 +74,16 @@ def serving(ask: Ask, *, patience: Patience | None = None, **options: Any) -> It
         # Who connects before the thread listens waits for it.
         opened.listen()
         thread.start()
-        try:
-            yield Served(address_of(opened), server, done, bugs)
-        finally:
-            server.stop()
-            thread.join(PATIENCE_S)
-            assert not thread.is_alive(), "the server does not end"
+        address = address_of(opened)
+        # Making a client takes longer than most requests.
+        many = httpx2.Limits(max_connections=300, keepalive_expiry=1.0)
+        with httpx2.Client(base_url=address, timeout=PATIENCE_S, limits=many, trust_env=False) as http:
+            try:
+                yield Served(address, server, http, done, bugs)
+            finally:
+                server.stop()
+                thread.join(PATIENCE_S)
+                assert not thread.is_alive(), "the server does not end"
 
 
 def question(video: str | Path, text: str = "What is it?", **more: Any) -> dict[str, Any]:

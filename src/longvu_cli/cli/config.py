@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _DEFAULT, _FILE, _ENVIRONMENT = "default", "config file", "environment"
+# What is never shown.
+_SECRETS = ("token",)
+_SET = "set"
 
 config_app = command_group("The config file, and where each option comes from.")
 
@@ -137,7 +140,8 @@ def _values(command: Command, nested: dict[str, Any]) -> list[_Row]:
             where = option.variable if source.name == "ENVIRONMENT" else "the config file"
             raise UsageError(f"{where}: {error.format_message()}", hint=f"see `longvu {command.name} --help`") from None
         names = {"ENVIRONMENT": _ENVIRONMENT, "DEFAULT_MAP": _FILE}
-        rows.append(_Row(option, _plain(value), names.get(source.name, _DEFAULT)))
+        shown = _SET if value is not None and option.key in _SECRETS else _plain(value)
+        rows.append(_Row(option, shown, names.get(source.name, _DEFAULT)))
     return rows
 
 

@@ -104,22 +104,22 @@ MediaPart = VideoUrlPart | ImageUrlPart | VideoPart | FilePart
 Part = Annotated[TextPart | MediaPart, Field(discriminator="type")]
 
 
+def _as_parts(value: object) -> object:
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
 class Message(_Part):
     """What someone said."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
+    content: Annotated[list[Part], BeforeValidator(_as_parts)]
 
     def text(self) -> str:
         """All words of it."""
-        if isinstance(self.content, str):
-            return self.content
         return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
 
     def media(self) -> list[Address]:
         """All videos and pictures of it."""
-        if isinstance(self.content, str):
-            return []
         return [part.address() for part in self.content if not isinstance(part, TextPart)]
 
 
