@@ -34,6 +34,7 @@ REQUIRED = {
     "tokenizers": "tokenizers",
     "safetensors": "safetensors",
     "huggingface_hub": "huggingface-hub",
+    "httpx2": "httpx2",
     "accelerate": "accelerate",
     "av": "av",
     "PIL": "pillow",
@@ -46,6 +47,7 @@ REQUIRED = {
     "pysubs2": "pysubs2",
     "jinja2": "jinja2",
 }
+_FOR_SERVING = "`longvu serve` needs it: pip install 'longvu-cli[serve]'"
 OPTIONAL = {
     "bitsandbytes": ("bitsandbytes", "--quantize needs it: pip install bitsandbytes"),
     "matplotlib": (
@@ -53,6 +55,11 @@ OPTIONAL = {
         "`longvu stats --plot`, `longvu eval needle` and `longvu train` draw with it: pip install matplotlib",
     ),
     "peft": ("peft", "`longvu train finetune` needs it: pip install peft"),
+    "fastapi": ("fastapi", _FOR_SERVING),
+    "uvicorn": ("uvicorn", _FOR_SERVING),
+    "pydantic": ("pydantic", _FOR_SERVING),
+    "python_multipart": ("python-multipart", _FOR_SERVING),
+    "prometheus_client": ("prometheus-client", _FOR_SERVING),
 }
 # What films on disks and on the web are encoded with: name in FFmpeg → as people call it.
 _CODECS = {

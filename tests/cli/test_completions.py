@@ -49,6 +49,7 @@ def test_zsh_can_load_the_script_from_fpath() -> None:
                 "models",
                 "plan",
                 "report",
+                "serve",
                 "stats",
                 "train",
             },

@@ -29,8 +29,13 @@ if TYPE_CHECKING:
     from longvu_cli.serving.options import ServingOptions
     from longvu_cli.serving.worker import Done
 
-_PACKAGES = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart"} | {
-    "prometheus_client": "prometheus-client"
+# Import name → distribution.
+_PACKAGES = {
+    "fastapi": "fastapi",
+    "prometheus_client": "prometheus-client",
+    "pydantic": "pydantic",
+    "python_multipart": "python-multipart",
+    "uvicorn": "uvicorn",
 }
 
 
