@@ -38,7 +38,10 @@ def exit_codes() -> list[tuple[str, str]]:
         (str(USAGE), "usage: contradictory or unusable options, a question that leaves no room"),
         (str(exit_code(VideoError(""))), "the video cannot be read, or has no frames"),
         (str(exit_code(WeightsError(""))), "the weights are missing, damaged, gated, or not to be had offline"),
-        (str(exit_code(DeviceError(""))), "no suitable device, out of memory, or no server that answers; nothing that `doctor` could run"),
+        (
+            str(exit_code(DeviceError(""))),
+            "no suitable device, out of memory, or no server that answers; nothing that `doctor` could run",
+        ),
         (str(SOME_FAILED), "some of several videos or rows failed"),
         (f"{INTERRUPTED}, {TERMINATED}", "interrupted, terminated (or the terminal was closed)"),
     ]
