@@ -393,7 +393,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("longvu_cli.feature_cache.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("longvu_cli.feature_cache.whole_file", refuse)
     assert use(model, video) is MISS
     assert entries(cache) == []
 

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -23,8 +22,9 @@ from safetensors.torch import save_file
 
 from longvu_cli.config import Decoder, DecodingOptions, Recipe, SamplingOptions
 from longvu_cli.encoded_video import EncodedVideo
-from longvu_cli.feature_folder import ASIDE, FACTS, SUFFIX, FeatureFolder
+from longvu_cli.feature_folder import FACTS, SUFFIX, FeatureFolder
 from longvu_cli.video import VideoInfo
+from longvu_cli.whole_file import whole_file
 
 DEFAULT_MAX_BYTES = 10 * 10**9
 
@@ -94,20 +94,13 @@ class FeatureCache:
             "indices": encoded.indices.contiguous(),
             "fused": encoded.fused.contiguous(),
         }
-        aside: str | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, aside = tempfile.mkstemp(dir=self.folder, prefix=ASIDE)
-            os.close(handle)
-            save_file(tensors, aside, metadata={FACTS: json.dumps(facts)})
-            os.replace(aside, self._path(key))
-            aside = None
+            with whole_file(self._path(key), private=True) as aside:
+                save_file(tensors, aside, metadata={FACTS: json.dumps(facts)})
             FeatureFolder(self.folder).prune(max_bytes=self.max_bytes)
         except (OSError, SafetensorError):
             return
-        finally:
-            if aside is not None:
-                Path(aside).unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}{SUFFIX}"

@@ -15,12 +15,13 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from longvu_cli.folders import cache_folder
+from longvu_cli.whole_file import ASIDE
 
 SUFFIX = ".safetensors"
 # The entry in a file's metadata that holds the facts, as JSON.
 FACTS = "longvu"
-# Name of an entry that is being written, and the seconds after which nobody can still be at it.
-ASIDE, _ABANDONED_S = ".writing-", 3600
+# Seconds after which nobody can still be writing an entry.
+_ABANDONED_S = 3600
 
 
 @dataclass(frozen=True)

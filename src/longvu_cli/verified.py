@@ -8,14 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 from longvu_cli.folders import cache_folder
+from longvu_cli.whole_file import whole_file
 
 _NOTES = "verified.json"
-_ASIDE = ".verified-"
 _FORMAT = 1
 _PIECE_BYTES = 2**20
 # Lengths of the two kinds of digest that the hub gives: SHA-256 of large files, git's SHA-1 of small ones.
@@ -95,13 +94,8 @@ class Verified:
         """All at once: of two processes the later wins, and what the other noted is read again one day."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = {path: stamp for path, stamp in notes.items() if os.path.exists(path)}
-        handle, aside = tempfile.mkstemp(dir=self.path.parent, prefix=_ASIDE)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({"format": _FORMAT, "files": kept}, file)
-            os.replace(aside, self.path)
-        finally:
-            Path(aside).unlink(missing_ok=True)
+        with whole_file(self.path, private=True) as aside:
+            aside.write_text(json.dumps({"format": _FORMAT, "files": kept}), encoding="utf-8")
 
 
 def _stamp(file: Path, etag: object) -> list[object]:

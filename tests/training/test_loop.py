@@ -392,7 +392,7 @@ def test_unusable_options_are_refused(values: dict[str, Any]) -> None:
 
 
 def test_without_matplotlib_the_plot_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ExtraNotInstalled, match="matplotlib") as told:
         plot_log(tmp_path)
     assert "longvu-cli[train]" in told.value.hint

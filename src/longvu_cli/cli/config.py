@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from longvu_cli.cli.options import with_flags
 from longvu_cli.cli.output import Output
 from longvu_cli.cli.text import neutralise
 from longvu_cli.errors import UsageError
+from longvu_cli.whole_file import whole_file
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -182,13 +182,8 @@ def _shown(value: Any) -> str:
 def _write(file: Path, text: str) -> None:
     """All at once, so that no half of it is ever read."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=file.parent, prefix=".config-", suffix=".toml")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.replace(aside, file)
-    finally:
-        Path(aside).unlink(missing_ok=True)
+    with whole_file(file, private=True) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 config_app.command("path")(with_flags(path))

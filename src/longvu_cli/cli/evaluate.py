@@ -156,10 +156,11 @@ def needle(
     The same command goes on where it was cut off; several of them share the work.
     """
     _require_file_locks()
-    from longvu_cli.evaluation.needle_figure import require_matplotlib, write_figure
+    from longvu_cli.evaluation.needle_figure import write_figure
+    from longvu_cli.extras import require_matplotlib
 
     options = grid.options(compression)
-    require_matplotlib()
+    require_matplotlib("the figure", extra="eval")
     _require_folder(folder)
     with tempfile.TemporaryDirectory(prefix="longvu-") as scratch:
         loaded = load_model(model, "ANSWER", output, CacheFlags(), features=Path(scratch) / "features")

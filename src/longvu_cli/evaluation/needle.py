@@ -11,8 +11,6 @@ import csv
 import hashlib
 import io
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
@@ -32,6 +30,7 @@ from longvu_cli.manifest import Settings
 from longvu_cli.records import SCHEMA_VERSION, Record
 from longvu_cli.result_file import ResultFile
 from longvu_cli.results import Answer, ModelInfo
+from longvu_cli.whole_file import whole_file
 
 COMMAND = "eval needle"
 # Haystacks are sampled at the rate at which they are drawn: one frame per second.
@@ -583,9 +582,7 @@ def write_report(made: NeedleReport, folder: Path) -> None:
         "needle.json": json.dumps(report_record(made), indent=1, allow_nan=False) + "\n",
         "needle.csv": report_csv(made),
     }
-    # Processes that share the work end at the same time, so each has a file of its own until it is whole.
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as aside:
-        for name, content in contents.items():
-            written = Path(aside) / name
-            written.write_text(content, encoding="utf-8")
-            os.replace(written, folder / name)
+    for name, content in contents.items():
+        # Processes that share the work end at the same time.
+        with whole_file(folder / name) as aside:
+            aside.write_text(content, encoding="utf-8")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 
-from longvu_cli.errors import ExtraNotInstalled
 from longvu_cli.evaluation.needle import Method, NeedleReport
+from longvu_cli.extras import require_matplotlib
 
 LABELS = {
     Method.DEFAULT: "LongVU",
@@ -21,15 +20,6 @@ DPI = 150
 _COLOURS = ("#d73027", "#fee08b", "#1a9850")
 
 
-def require_matplotlib() -> None:
-    """Notice that the figure cannot be drawn before there are hours of work to show in it.
-
-    Raises:
-        ExtraNotInstalled: matplotlib is not there.
-    """
-    _matplotlib()
-
-
 def write_figure(report: NeedleReport, path: Path) -> None:
     """Draw accuracy over the number of frames and the depth of the needle.
 
@@ -37,7 +27,7 @@ def write_figure(report: NeedleReport, path: Path) -> None:
         ExtraNotInstalled: matplotlib is not there.
         OSError: the file cannot be written.
     """
-    _matplotlib()
+    require_matplotlib("the figure", extra="eval")
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
@@ -73,13 +63,3 @@ def figure_inches(methods: int) -> tuple[float, float]:
 def _short(frames: int) -> str:
     """``400``, ``1.6k``."""
     return str(frames) if frames < 1000 else f"{frames / 1000:.1f}".removesuffix(".0") + "k"
-
-
-def _matplotlib() -> ModuleType:
-    try:
-        import matplotlib
-    except ImportError:
-        raise ExtraNotInstalled(
-            "the figure needs matplotlib, which is not installed", hint="run: pip install 'longvu-cli[eval]'"
-        ) from None
-    return matplotlib

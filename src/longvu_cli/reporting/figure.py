@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
-from longvu_cli.errors import ExtraNotInstalled, UsageError
+from longvu_cli.errors import UsageError
+from longvu_cli.extras import require_matplotlib
 from longvu_cli.moments import clock
 from longvu_cli.reporting.charts import waterfall
+from longvu_cli.reporting.own_file import require_own_file, unwritable
 from longvu_cli.results import Compression
 from longvu_cli.statistics import Fate, Resolution, Timeline
 from longvu_cli.video_file import printable
+from longvu_cli.whole_file import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,22 +34,10 @@ def require_figure(target: Path) -> None:
         ExtraNotInstalled: matplotlib is not there.
         UsageError: the file cannot be written.
     """
-    _matplotlib()
+    require_matplotlib("the plot", extra="eval")
     if target.suffix.lower() != ".png":
-        raise UsageError(f"--plot {printable(str(target))} does not end in .png", hint="name it plot.png")
-    if not target.parent.is_dir():
-        raise UsageError(f"--plot {printable(str(target))}: there is no such folder", hint="make the folder first")
-    try:
-        with target.open("rb") as stream:
-            own = stream.read(len(_PNG)) == _PNG
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise _unwritable(target, error) from error
-    if not own:
-        raise UsageError(
-            f"--plot {printable(str(target))} is there already, and no PNG", hint="name another file, or remove it"
-        )
+        raise UsageError(f"{_shown(target)} does not end in .png", hint="name it plot.png")
+    require_own_file(target, _shown(target), kind="PNG", is_own=lambda beginning: beginning.startswith(_PNG))
 
 
 def write_figure(compression: Compression, target: Path) -> None:
@@ -59,7 +47,7 @@ def write_figure(compression: Compression, target: Path) -> None:
         ExtraNotInstalled: matplotlib is not there.
         UsageError: the file cannot be written.
     """
-    _matplotlib()
+    require_matplotlib("the plot", extra="eval")
     from matplotlib.figure import Figure
 
     panels = figure_panels(compression)
@@ -69,15 +57,11 @@ def write_figure(compression: Compression, target: Path) -> None:
     for one, panel in zip(axes, panels, strict=True):
         draw[panel](one, compression)
         one.spines[["top", "right"]].set_visible(False)
-    part = target.with_name(f".{target.name[:100]}.{os.getpid()}.part")
     try:
-        figure.savefig(part, format="png")  # by Agg, which needs no display
-        part.replace(target)
+        with whole_file(target) as aside:
+            figure.savefig(aside, format="png")  # by Agg, which needs no display
     except OSError as error:
-        raise _unwritable(target, error) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        raise unwritable(_shown(target), error) from error
 
 
 def figure_panels(compression: Compression) -> tuple[str, ...]:
@@ -162,17 +146,5 @@ def _time_axis(axes: Axes, timeline: Timeline) -> None:
     axes.set_xlim(start - 0.01 * room, end + 0.01 * room)
 
 
-def _unwritable(target: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"--plot {printable(str(target))} cannot be written: {error.strerror or error}", hint="name another file"
-    )
-
-
-def _matplotlib() -> ModuleType:
-    try:
-        import matplotlib
-    except ImportError:
-        raise ExtraNotInstalled(
-            "the plot needs matplotlib, which is not installed", hint="run: pip install 'longvu-cli[eval]'"
-        ) from None
-    return matplotlib
+def _shown(target: Path) -> str:
+    return f"--plot {printable(str(target))}"

@@ -6,23 +6,22 @@ styles and the pictures that it carries.
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from longvu_cli import __version__
-from longvu_cli.errors import UsageError
 from longvu_cli.evidence import DroppedSpan, Evidence, Moment, TruncatedSpan
 from longvu_cli.moments import USUAL_MOMENTS, clock
 from longvu_cli.reporting.charts import Bar, Cell, Line, Scale, line, strip, waterfall
+from longvu_cli.reporting.own_file import require_own_file, unwritable
 from longvu_cli.results import Answer, Compression
 from longvu_cli.statistics import Fate, FrameStatistics, Resolution
 from longvu_cli.video_file import printable
+from longvu_cli.whole_file import whole_file
 
 _TEMPLATE = "report.html.jinja"
 # Stands in every page, so that one may be written over and nothing else is.
@@ -171,21 +170,8 @@ def require_own_page(target: Path) -> None:
     Raises:
         UsageError: its folder is missing, or there is a file that is no report.
     """
-    if not target.parent.is_dir():
-        raise UsageError(
-            f"{printable(str(target))} cannot be written: there is no such folder", hint="make the folder first"
-        )
-    try:
-        with target.open("rb") as stream:
-            own = _MARK.encode() in stream.read(1_000)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise _unwritable(target, error) from error
-    if not own:
-        raise UsageError(
-            f"{printable(str(target))} is there already, and no report", hint="name another file, or remove it"
-        )
+    shown = printable(str(target))
+    require_own_file(target, shown, kind="report", is_own=lambda beginning: _MARK.encode() in beginning)
 
 
 def write_page(html: str, target: Path) -> None:
@@ -194,21 +180,11 @@ def write_page(html: str, target: Path) -> None:
     Raises:
         UsageError: it cannot be written.
     """
-    part = target.with_name(f".{target.name[:100]}.{os.getpid()}.part")
     try:
-        part.write_text(html, encoding="utf-8")
-        part.replace(target)
+        with whole_file(target) as aside:
+            aside.write_text(html, encoding="utf-8")
     except OSError as error:
-        raise _unwritable(target, error) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-def _unwritable(target: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"{printable(str(target))} cannot be written: {error.strerror or error}", hint="name another file"
-    )
+        raise unwritable(printable(str(target)), error) from error
 
 
 def legible(text: str) -> str:

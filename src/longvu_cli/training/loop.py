@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import random
 import shutil
 import signal
@@ -28,7 +27,9 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import distributed, nn
 
-from longvu_cli.errors import ExtraNotInstalled, NonFiniteLoss, TrainingError, TrainingStateMismatch, UsageError
+from longvu_cli.errors import NonFiniteLoss, TrainingError, TrainingStateMismatch, UsageError
+from longvu_cli.extras import require_matplotlib
+from longvu_cli.whole_file import whole_file
 
 LOSS = "loss"
 GRADIENT_NORM = "gradient_norm"
@@ -299,12 +300,8 @@ class _Stage:
         }
         file = self._folder / STATE_FOLDER / STATE_FILE
         file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_suffix(".writing")
-        with aside.open("wb") as stream:
-            torch.save(state, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(file)
+        with whole_file(file, durable=True) as aside:
+            torch.save(state, aside)
 
     def _load(self, file: Path) -> None:
         try:
@@ -550,12 +547,10 @@ class _Log:
 
     def _rewrite(self, columns: tuple[str, ...], rows: list[dict[str, float]]) -> None:
         self._columns = columns
-        aside = self._file.with_suffix(".writing")
-        with aside.open("w", newline="", encoding="utf-8") as stream:
+        with whole_file(self._file) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, columns)
             writer.writeheader()
             writer.writerows(rows)
-        aside.replace(self._file)
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
@@ -576,13 +571,10 @@ def plot_log(folder: Path) -> Path:
         ExtraNotInstalled: matplotlib is missing.
         TrainingError: there is no log.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ExtraNotInstalled(
-            "drawing the log needs the package matplotlib", hint="pip install 'longvu-cli[train]'"
-        ) from error
+    require_matplotlib("drawing the log", extra="train")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     rows = read_log(folder) if (folder / LOG_FILE).is_file() else []
     if not rows:
         raise TrainingError(f"there is no log in {folder}", hint="train first")

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from longvu_cli.checkpoint import Checkpoint
 from longvu_cli.errors import UsageError
+from longvu_cli.whole_file import whole_file
 
 SHARD_BYTES = 5 * 10**9
 TOWERS = ("dinov2", "siglip")
@@ -81,9 +82,8 @@ def _write_weights(source: Checkpoint, folder: Path, changed: Changed, shard_byt
             name: changed(name, tensors[name]).to(device="cpu", dtype=tensors[name].dtype).contiguous()
             for name in names
         }
-        aside = folder / f"{file}.writing"
-        save_file(trained, aside, metadata={"format": "pt"})
-        aside.replace(folder / file)
+        with whole_file(folder / file) as aside:
+            save_file(trained, aside, metadata={"format": "pt"})
     if len(shards) > 1:
         weight_map = {name: file for names, file in zip(shards, files, strict=True) for name in names}
         size = sum(tensor.nbytes for tensor in tensors.values())

@@ -21,6 +21,7 @@ from longvu_cli.prompt import SYSTEM
 from longvu_cli.sva import Connector
 from longvu_cli.training.world_pictures import SIDE
 from longvu_cli.training.world_towers import PATCHES, WIDTH
+from longvu_cli.whole_file import whole_file
 from longvu_cli.world.questions import every_text, questions
 from longvu_cli.world.story import Split, story
 
@@ -136,9 +137,8 @@ def save_weights(folder: Path, connector: Connector, decoder: nn.Module, *, dtyp
     tensors = {f"{CONNECTOR_PREFIX}{name}": tensor for name, tensor in connector.state_dict().items()}
     tensors |= decoder.state_dict()
     ready = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
-    part = folder / f"{WEIGHTS_FILE}.part"
-    save_file(ready, part, metadata={"format": "pt"})
-    part.replace(folder / WEIGHTS_FILE)
+    with whole_file(folder / WEIGHTS_FILE) as aside:
+        save_file(ready, aside, metadata={"format": "pt"})
 
 
 def world_tokenizer() -> Tokenizer:
