@@ -43,6 +43,10 @@ def stock_class(config: ModelConfig) -> type[Qwen2ForCausalLM] | type[LlamaForCa
     return Qwen2ForCausalLM if config.family is LLMFamily.QWEN2 else LlamaForCausalLM
 
 
+# The length of a cache that does not grow is a multiple of this.
+CACHE_MULTIPLE = 64
+
+
 class Prefix:
     """The keys and values of the sequence that was read last: another one that begins alike is read from there on.
 
@@ -269,7 +273,7 @@ class _GraphDecoder:
     """
 
     def __init__(self, model: Any, cache: DynamicCache, *, length: int, room: int) -> None:
-        self._static: Any = StaticCache(config=model.config, max_cache_len=length + room)
+        self._static: Any = StaticCache(config=model.config, max_cache_len=_aligned(length + room))
         layers: list[Any] = cache.layers
         for number, layer in enumerate(layers):
             self._static.update(layer.keys, layer.values, number)
@@ -303,6 +307,11 @@ class _GraphDecoder:
     def _rewind(self, length: int) -> None:
         for layer in self._static.layers:
             layer.cumulative_length.fill_(length)
+
+
+def _aligned(length: int) -> int:
+    """Room for at least so many ids: products over another number are half as fast, their rows being unaligned."""
+    return -(-length // CACHE_MULTIPLE) * CACHE_MULTIPLE
 
 
 def _picker(options: GenerationOptions, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
