@@ -100,7 +100,9 @@ def begun(run: Fork) -> str:
     while not run.out.endswith("\n"):
         assert time.monotonic() < end, "it does not begin"
         time.sleep(0.02)
-    return str(json.loads(run.out)["url"])
+    record = json.loads(run.out)
+    assert (record["command"], record["model"]["name"]) == ("serve", "qwen")
+    return str(record["url"])
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 143)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +26,8 @@ from longvu_cli.errors import ExtraNotInstalled
 
 if TYPE_CHECKING:
     from longvu_cli.manifest import Settings
+    from longvu_cli.records import Record
+    from longvu_cli.results import ModelInfo
     from longvu_cli.serving.options import ServingOptions
     from longvu_cli.serving.worker import Done
 
@@ -120,7 +122,7 @@ def serve(
             output.note(f"{name} answers at {address}/v1; Ctrl-C ends it")
             for folder in options.folders:
                 output.detail(f"videos may be named in {folder}")
-            output.record(_record(address, name))
+            output.record(_record(address, loaded.info))
             server.run(opened)
     return OK
 
@@ -134,10 +136,11 @@ def _require_packages() -> None:
         )
 
 
-def _record(address: str, name: str) -> dict[str, object]:
+def _record(address: str, model: ModelInfo) -> Record:
     from longvu_cli.records import SCHEMA_VERSION
 
-    return {"schema_version": SCHEMA_VERSION, "command": "serve", "url": address, "model": name}
+    told = {**asdict(model), "notices": list(model.notices)}
+    return {"schema_version": SCHEMA_VERSION, "command": "serve", "url": address, "model": told}
 
 
 class _Teller:

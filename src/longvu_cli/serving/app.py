@@ -12,9 +12,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from longvu_cli.errors import VideoError
 from longvu_cli.serving.access import OPEN, Gate
 from longvu_cli.serving.body import ClientGone, body_pieces, whole_body
-from longvu_cli.serving.failures import Failure, Refused, refused, unexpected
+from longvu_cli.serving.failures import Failure, Refused, failure_of, refused, unexpected
 from longvu_cli.serving.metrics import Counted, Metrics
 from longvu_cli.serving.options import ServingOptions
 from longvu_cli.serving.paths import AllowedPaths, NamedPath, NamedUpload, Reference
@@ -24,6 +25,7 @@ from longvu_cli.serving.schema import read_request
 from longvu_cli.serving.streams import HeldStream, answer_stream, first_event, whole_answer
 from longvu_cli.serving.uploads import Uploads
 from longvu_cli.serving.worker import Task, Worker
+from longvu_cli.video_file import readable_file
 
 # Of the form around an upload.
 _FORM_BYTES = 100_000
@@ -113,13 +115,21 @@ class Service:
     def _located(self, reference: Reference, held: ExitStack) -> tuple[Path, str]:
         """The file that is meant, which stays while it is held, and what the client calls it."""
         if isinstance(reference, NamedPath):
-            return self._paths.resolve(reference), reference.path
+            return _existing(self._paths.resolve(reference)), reference.path
         if isinstance(reference, NamedUpload):
             upload = self._uploads.hold(reference.id)
         else:
             upload = self._uploads.hold_sent_along(reference.base64)
         held.callback(self._uploads.release, upload)
         return upload.path, upload.filename
+
+
+def _existing(path: Path) -> Path:
+    """The file, whose absence is not worth a place in the queue."""
+    try:
+        return readable_file(path)
+    except VideoError as error:
+        raise Refused(failure_of(error)) from None
 
 
 def make_app(service: Service, metrics: Metrics, token: str | None, on_bug: Callable[[str], None]) -> FastAPI:

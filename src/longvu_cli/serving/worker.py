@@ -192,7 +192,9 @@ class Worker:
         with self._changed:
             self._closed = True
             while self._waiting:
-                self._waiting.popleft().put(_ENDING)
+                job = self._waiting.popleft()
+                self._on_done(Done(Outcome.FAILED, time.monotonic() - job.submitted, 0.0))
+                job.put(_ENDING)
             self._changed.notify()
 
     def _full(self) -> Failure:
