@@ -85,6 +85,14 @@ def test_the_token_is_not_shown(longvu: Longvu, monkeypatch: pytest.MonkeyPatch)
             assert "LONGVU_TOKEN" in ran.out
 
 
+def test_several_folders_may_stand_in_a_variable(longvu: Longvu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGVU_ALLOW_PATH", os.pathsep.join(("/films a", "/films b")))
+    shown = json.loads(longvu("config", "show", "serve", "--json").out)["options"]
+    assert next(row["value"] for row in shown if row["key"] == "allow_path") == ["/films a", "/films b"]
+    assert "/films a, /films b" in longvu("config", "show", "serve").out
+    assert "--allow-path /films a is no folder" in longvu("serve").err
+
+
 # --- how it ends -----------------------------------------------------------------------------------------------------
 
 

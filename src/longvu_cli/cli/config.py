@@ -146,6 +146,8 @@ def _values(command: Command, nested: dict[str, Any]) -> list[_Row]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [str(item) for item in value]
     return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
@@ -176,6 +178,8 @@ def _table(rows: Sequence[_Row]) -> Table:
 def _shown(value: Any) -> str:
     if value is None:
         return "not set"
+    if isinstance(value, list):
+        return neutralise(", ".join(value))
     return str(value).lower() if isinstance(value, bool) else neutralise(str(value))
 
 
