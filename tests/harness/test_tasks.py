@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from miniature import Asked, make
 
+from harness.miniature import Asked, make
 from longvu_cli.config import GenerationOptions, SamplingOptions
 from longvu_cli.longvu import LongVU
 
