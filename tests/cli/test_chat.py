@@ -233,7 +233,7 @@ def test_quit_ends_it(chat: Chat) -> None:
 
 # --- at a terminal ---------------------------------------------------------------------------------------------------
 
-UP, CTRL_C, CTRL_D, ENTER = "\x1b[A", "\x03", "\x04", "\r"
+UP, CTRL_C, CTRL_D, ENTER = "\x10", "\x03", "\x04", "\r"
 # As it is drawn: in the plain colour, at the beginning of a line that was just cleared.
 PROMPT = "\x1b[J\x1b[0m>"
 
