@@ -57,6 +57,7 @@ OPTIONAL = {
     "peft": ("peft", "`longvu train finetune` needs it: pip install peft"),
     "fastapi": ("fastapi", _FOR_SERVING),
     "uvicorn": ("uvicorn", _FOR_SERVING),
+    "pydantic": ("pydantic", _FOR_SERVING),
     "python_multipart": ("python-multipart", _FOR_SERVING),
     "prometheus_client": ("prometheus-client", _FOR_SERVING),
 }
