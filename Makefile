@@ -29,8 +29,9 @@ lint:
 	$(BIN)/mypy
 
 # A process per core, each with one thread for its arithmetic.
+check: export OMP_NUM_THREADS := 1
 check:
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache

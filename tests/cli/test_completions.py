@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.running import run
+from cli.running import command, run
 
 COMPLETIONS = Path(__file__).parents[2] / "completions"
 
@@ -21,8 +21,10 @@ def test_the_scripts_are_what_is_generated() -> None:
 
 
 def test_the_scripts_are_those_that_the_command_prints(cli_environment: dict[str, str]) -> None:
-    ran = run(["--show-completion", "bash"], cli_environment)
-    assert (ran.code, ran.out) == (0, (COMPLETIONS / "longvu.bash").read_text())
+    # The command looks at the shell that it was started from, which would be that of whoever runs the tests.
+    started_by_bash = ["bash", "-c", '"$@"; exit $?', "bash", *command(), "--show-completion"]
+    ran = subprocess.run(started_by_bash, env=cli_environment, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, (COMPLETIONS / "longvu.bash").read_text())
 
 
 def test_zsh_can_load_the_script_from_fpath() -> None:
