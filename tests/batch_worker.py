@@ -16,6 +16,7 @@ from pathlib import Path
 
 from longvu_cli.batch import Batch
 from longvu_cli.config import CompressionOptions, GenerationOptions, SamplingOptions
+from longvu_cli.engines.plain import Plain
 from longvu_cli.errors import VideoNotFound
 from longvu_cli.manifest import Row, Settings, read_manifest
 from longvu_cli.records import Record
@@ -40,7 +41,7 @@ def main() -> None:
 
     rows = read_manifest(Path(manifest).read_bytes(), manifest, DEFAULTS)
     with ResultFile(Path(output)) as results:
-        Batch(rows, results, model_identity="fake", answer=answer).run()
+        Batch(rows, results, engine=Plain("fake", answer)).run()
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ import pytest
 from batch_worker import DEFAULTS
 from killing import kill_again_and_again
 
-from longvu_cli.batch import Batch, ResultStream, Tally
+from longvu_cli.batch import Batch, Tally
+from longvu_cli.engines.plain import Plain
 from longvu_cli.errors import DeviceOutOfMemory, LongVUError, VideoNotFound
 from longvu_cli.identity import video_digest, weights_digest
 from longvu_cli.manifest import Row, read_manifest
 from longvu_cli.result_file import ResultFile
+from longvu_cli.result_stream import ResultStream
 
 WORKER = Path(__file__).with_name("batch_worker.py")
 
@@ -49,7 +51,7 @@ class Place:
         manifest = read_manifest("\n".join(lines).encode(), "m.jsonl", DEFAULTS)
         self.asked.clear()
         with ResultFile(self.output) as results:
-            batch = Batch(manifest, results, model_identity=model, answer=self.answer, on_progress=seen)
+            batch = Batch(manifest, results, engine=Plain(model, self.answer), on_progress=seen)
             return batch.run(retry_failed=retry_failed)
 
     def records(self) -> list[dict[str, Any]]:
@@ -191,7 +193,7 @@ def test_a_stream_of_results_knows_what_it_has_written() -> None:
     written: list[str] = []
     row = json.dumps({"video": "a", "question": "x"})
     manifest = read_manifest(f"{row}\n{row}\n[]".encode(), "-", DEFAULTS)
-    batch = Batch(manifest, ResultStream(written.append), model_identity="", answer=lambda row: {"answer": "y"})
+    batch = Batch(manifest, ResultStream(written.append), engine=Plain("", lambda row: {"answer": "y"}))
     tally = batch.run()
     assert (tally.answered, tally.repeated, tally.failed, tally.failures) == (1, 1, 1, 1)
     assert [json.loads(line)["row"] for line in written] == [3, 1]

@@ -10,7 +10,14 @@ from typing import Any, Self, TypeVar
 
 import httpx2
 
-from longvu_cli.errors import LongVUError, ServerBusy, ServerRefused, ServerUnreachable, UsageError
+from longvu_cli.errors import (
+    LongVUError,
+    ServerBusy,
+    ServerRefused,
+    ServerUnreachable,
+    UnexpectedError,
+    UsageError,
+)
 from longvu_cli.records import Record
 from longvu_cli.results import Timing
 from longvu_cli.serving.options import is_loopback
@@ -220,7 +227,7 @@ def _error_of(response: httpx2.Response, name: str) -> LongVUError:
 def _error_in(error: Mapping[str, Any], retry_after: str | None, name: str) -> LongVUError:
     code, sentence, hint = (str(error[key]) for key in ("code", "sentence", "hint"))
     known = {kind.__name__: kind for kind in _kinds(LongVUError)}
-    if code in known:
+    if code in known and known[code] is not UnexpectedError:  # which is the server's, and told as such
         return known[code](sentence, hint=hint)
     if code in _ELSEWHERE:
         return _Elsewhere(sentence, hint=hint)

@@ -25,13 +25,14 @@
     │   ├── DownloadFailed      a transfer was cut, or there is no room on the disk
     │   ├── NotACheckpoint      the folder is no LongVU checkpoint, or of a kind that is not supported
     │   └── WeightsDamaged      a file is malformed, or tensors are missing, unexpected or of the wrong shape
-    └── DeviceError             the device cannot do it
-        ├── DeviceUnavailable   no such device, or a library that it needs is missing
-        ├── DeviceOutOfMemory   the model or the video does not fit
-        ├── ServerUnreachable   no server answers at the address, or it broke off
-        ├── ServerBusy          the server takes no more requests for now
-        ├── NonFiniteLogits     the model computed NaN or infinity (a data type too small)
-        └── NonFiniteLoss       a training came to NaN or infinity (a learning rate too large)
+    ├── DeviceError             the device cannot do it
+    │   ├── DeviceUnavailable   no such device, or a library that it needs is missing
+    │   ├── DeviceOutOfMemory   the model or the video does not fit
+    │   ├── ServerUnreachable   no server answers at the address, or it broke off
+    │   ├── ServerBusy          the server takes no more requests for now
+    │   ├── NonFiniteLogits     the model computed NaN or infinity (a data type too small)
+    │   └── NonFiniteLoss       a training came to NaN or infinity (a learning rate too large)
+    └── UnexpectedError         an error that no one thought of: a bug
 
 The command line turns each into one sentence, a hint and an exit code (``cli/errors.py``).
 """
@@ -167,3 +168,15 @@ class NonFiniteLogits(DeviceError):
 
 class NonFiniteLoss(DeviceError):
     """A training came to NaN or infinity, usually because of a learning rate that is too large."""
+
+
+class UnexpectedError(LongVUError):
+    """An error that no one thought of: a bug."""
+
+    @classmethod
+    def of(cls, error: Exception) -> UnexpectedError:
+        """As it is told."""
+        return cls(
+            f"an unexpected error, which is a bug in longvu: {type(error).__name__}: {error}",
+            hint="please report it with the output of the same command and --verbose",
+        )

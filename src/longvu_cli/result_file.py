@@ -18,33 +18,18 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from longvu_cli.errors import UsageError
+from longvu_cli.result_stream import Entry
 
 _PRESENT, _CHANGING, _FIRST_ROW = 0, 1, 2
 # Hexadecimal digits of a key that choose its byte: as many as a file offset has room for.
 _KEY_DIGITS = 15
 # How every line begins: nothing else is ever cut off.
 _BEGINNING = b'{"schema_version": '
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What a line of the results says about its row.
-
-    Attributes:
-        failed: it is an error.
-        place, manifest: as the line has them, or None.
-    """
-
-    key: str
-    failed: bool
-    place: str | None
-    manifest: str | None
 
 
 class ResultFile:

@@ -29,7 +29,7 @@ def all_errors(kind: type[LongVUError] = LongVUError) -> Iterator[type[LongVUErr
 
 @pytest.mark.parametrize("kind", list(all_errors()))
 def test_every_error_has_one_of_the_documented_codes(kind: type[LongVUError]) -> None:
-    codes = {"UsageError": 2, "VideoError": 3, "WeightsError": 4, "DeviceError": 5}
+    codes = {"UsageError": 2, "VideoError": 3, "WeightsError": 4, "DeviceError": 5, "UnexpectedError": 1}
     branch = next(parent.__name__ for parent in kind.__mro__ if parent.__name__ in codes)
     assert exit_code(kind("what happened")) == codes[branch]
 

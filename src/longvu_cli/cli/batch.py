@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from longvu_cli.cli.engines import open_engine
 from longvu_cli.cli.errors import OK, SOME_FAILED
-from longvu_cli.cli.loading import load_model
 from longvu_cli.cli.options import (
     OUTPUT,
     AnswerFlags,
@@ -26,15 +25,12 @@ from longvu_cli.cli.options import (
     VideoFlags,
     option,
 )
-from longvu_cli.cli.output import Output, OutputFailed, UnexpectedError
+from longvu_cli.cli.output import Output, OutputFailed
 from longvu_cli.errors import LongVUError, UsageError
 
 if TYPE_CHECKING:
-    from longvu_cli.batch import Results, Tally
-    from longvu_cli.longvu import LongVU
-    from longvu_cli.manifest import Row, Settings
-    from longvu_cli.records import Record
-    from longvu_cli.results import Answer
+    from longvu_cli.batch import Tally
+    from longvu_cli.result_stream import Results
 
 _STDIN = "-"
 # Where nothing can be animated, how often a line says how far it is.
@@ -88,19 +84,14 @@ def batch(
     )
     content = _read(manifest)
     rows = read_manifest(content, manifest if manifest == _STDIN else os.path.abspath(manifest), defaults)
-    with _open_results(results, output) as opened:
-        loaded = load_model(model, "ANSWER", output, cache, moments.decoding())
+    with (
+        _open_results(results, output) as opened,
+        open_engine("batch", output, model=model, cache=cache, decoding=moments.decoding()) as engine,
+    ):
         from longvu_cli.batch import Batch
 
         teller = _Teller(output)
-        work = Batch(
-            rows,
-            opened,
-            model_identity=loaded.identity,
-            answer=_Answerer(loaded, output),
-            on_progress=teller.progress,
-            on_failure=teller.failure,
-        )
+        work = Batch(rows, opened, engine=engine, on_progress=teller.progress, on_failure=teller.failure)
         with output.progress(), _told_as_output(results):
             tally = work.run(retry_failed=retry_failed)
     _conclude(tally, results, output)
@@ -120,7 +111,7 @@ def _read(manifest: str) -> bytes:
 @contextmanager
 def _open_results(path: Path | None, output: Output) -> Iterator[Results]:
     if path is None:
-        from longvu_cli.batch import ResultStream
+        from longvu_cli.result_stream import ResultStream
 
         yield ResultStream(output.line)
         return
@@ -143,64 +134,6 @@ def _told_as_output(path: Path | None) -> Iterator[None]:
         raise
     except OSError as error:
         raise OutputFailed(f"{path} cannot be written: {error.strerror}; what is in it is whole") from error
-
-
-class _Answerer:
-    """A row → the record of its answer."""
-
-    def __init__(self, loaded: LongVU, output: Output) -> None:
-        self._loaded = loaded
-        self._output = output
-
-    def __call__(self, row: Row) -> Record:
-        try:
-            return self._record(row)
-        except (LongVUError, BrokenPipeError):
-            raise
-        except Exception as error:  # a bug that one row meets must not cost the others their answers
-            self._output.trace(traceback.format_exc())
-            raise UnexpectedError.of(error) from error
-
-    def _record(self, row: Row) -> Record:
-        from longvu_cli.records import answer_record
-
-        settings: Settings = row.settings
-        if settings.covering.coverage:
-            return self._covered(row, settings)
-        answer = self._loaded.answer(
-            row.video,
-            row.question,
-            sampling=settings.sampling,
-            compression=settings.compression,
-            prompting=settings.prompting,
-            generation=settings.generation,
-            on_progress=self._output.on_progress,
-        )
-        self._warn(answer)
-        return answer_record("batch", answer)
-
-    def _covered(self, row: Row, settings: Settings) -> Record:
-        """A row that is asked piece by piece has one result; what fails in a piece is part of it."""
-        from longvu_cli.coverage import Merge, ask_segments, merged
-        from longvu_cli.records import coverage_record
-
-        segments = ask_segments(
-            self._loaded,
-            row.video,
-            row.question,
-            sampling=settings.sampling,
-            compression=settings.compression,
-            prompting=settings.prompting,
-            generation=settings.generation,
-            on_progress=self._output.on_progress,
-        )
-        covered = merged(list(segments), Merge.RELEVANCE)
-        self._warn(covered.answer)
-        return coverage_record("batch", covered)
-
-    def _warn(self, answer: Answer) -> None:
-        for notice in answer.compression.notices:
-            self._output.warning_once(notice)
 
 
 class _Teller:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from longvu_cli.cli.text import neutralise
-from longvu_cli.errors import LongVUError, UsageError
+from longvu_cli.errors import LongVUError, UnexpectedError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -267,18 +267,6 @@ def _full_disk_is_told() -> Iterator[None]:
         raise
     except OSError as error:
         raise OutputFailed(f"the output cannot be written: {error.strerror}") from error
-
-
-class UnexpectedError(LongVUError):
-    """An error that no one thought of: a bug."""
-
-    @classmethod
-    def of(cls, error: Exception) -> UnexpectedError:
-        """As it is told."""
-        return cls(
-            f"an unexpected error, which is a bug in longvu: {type(error).__name__}: {error}",
-            hint="please report it with the output of the same command and --verbose",
-        )
 
 
 class OutputFailed(LongVUError):

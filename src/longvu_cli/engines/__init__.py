@@ -1,0 +1,1 @@
+"""Who answers the rows of a batch: this process, or several."""
