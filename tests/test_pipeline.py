@@ -31,9 +31,9 @@ from longvu_cli.config import (
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.loading import Modules
 from longvu_cli.pipeline import BATCH, CompressedVideo, Vision, compress, encode, frames_together
-from longvu_cli.preprocess import TowerInput, square_pixels
 from longvu_cli.prompt import build_prompt
 from longvu_cli.repeats import OncePerPicture
+from longvu_cli.squares import squared
 from longvu_cli.statistics import CompressionStatistics, Fate, Regime, Resolution
 from longvu_cli.timing import Stopwatch
 from longvu_cli.towers import Tower
@@ -106,15 +106,16 @@ def look(modules: Modules, media: Path, recipe: Recipe, low_cap: int, sampling: 
     key = (id(modules), media, sampling, question_free, low_cap if needs_cap else 0)
     if key not in SEEN:
         progress: list[tuple[str, int, int | None]] = []
+        watch = Stopwatch(lambda: None)
         with Video(media, sampling) as video:
             encoded = encode(
-                video.frames(),
+                video.squares(modules.vision.inputs, watch),
                 modules.vision,
                 recipe,
                 low_cap=low_cap,
                 still=video.info.is_still,
                 batch=AdaptiveBatch(BATCH),
-                watch=Stopwatch(lambda: None),
+                watch=watch,
                 on_progress=lambda *step: progress.append(step),
                 expected=video.expected_frames,
             )
@@ -125,7 +126,8 @@ def look(modules: Modules, media: Path, recipe: Recipe, low_cap: int, sampling: 
 def features_of(tower: Tower, media: Path) -> torch.Tensor:
     """[N, 576 · C]: each frame's features as one vector of length one."""
     with Video(media, SamplingOptions()) as video:
-        squares = [torch.from_numpy(square_pixels(frame.pixels, tower.input).copy()) for frame in video.frames()]
+        frames = video.squares([tower.input], Stopwatch(lambda: None))
+        squares = [torch.from_numpy(frame.squares[0]) for frame in frames]
     flat = tower(torch.stack(squares)).flatten(1).double()
     return flat / flat.norm(dim=1, keepdim=True)
 
@@ -586,7 +588,7 @@ def encode_pictures(
     towers = enumerate((vision.dinov2, vision.siglip))
     hooks = [tower.register_forward_pre_hook(lambda _, inputs, at=at: count(at, inputs)) for at, tower in towers]
     encoded = encode(
-        frames,
+        squared(frames, vision.inputs, Stopwatch(lambda: None)),
         vision,
         CompressionOptions(dino_threshold=dino_threshold).resolve(modules.config),
         low_cap=10,
@@ -637,18 +639,6 @@ def test_frames_that_will_be_thinned_are_looked_at_again_only_if_they_stay(
         assert (seen_at_once, seen) == ([72, 72], [72 + again, 32 + again])
     else:
         assert seen[1] < seen_at_once[1] == 24
-
-
-def test_a_picture_that_stays_is_resized_once(modules: Modules, monkeypatch: pytest.MonkeyPatch) -> None:
-    resized: list[int] = []
-
-    def square(pixels: np.ndarray, tower_input: TowerInput) -> np.ndarray:
-        resized.append(tower_input.side)
-        return square_pixels(pixels, tower_input)
-
-    monkeypatch.setattr(pipeline, "square_pixels", square)
-    encode_stays(modules, shared=True)
-    assert len(resized) == 2 * len(STAYS)
 
 
 def test_a_frame_is_seen_the_same_whatever_comes_with_it(modules: Modules, parity: Path) -> None:

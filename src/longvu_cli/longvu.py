@@ -474,7 +474,7 @@ class LongVU:
                 return encoded, replace(info, path=str(path)), CacheUse.HIT
         with Video(path, sampling, self._decoding) as video:
             encoded = encode(
-                video.frames(),
+                video.squares(self._modules.vision.inputs, watch),
                 self._modules.vision,
                 recipe,
                 low_cap=room.low_cap,

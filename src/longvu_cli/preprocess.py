@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from PIL import Image
 
 
@@ -59,17 +58,3 @@ def _on_canvas(image: Image.Image, size: tuple[int, int], tower: TowerInput) -> 
     canvas = Image.new("RGB", size, tower.fill)
     canvas.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
     return canvas
-
-
-def normalise(pixels: torch.Tensor, tower: TowerInput, dtype: torch.dtype) -> torch.Tensor:
-    """Scale to 0…1 and normalise, in float32 before the tower's type.
-
-    Args:
-        pixels: [frames, side, side, 3] uint8, on the tower's device.
-
-    Returns:
-        [frames, 3, side, side].
-    """
-    mean = torch.tensor(tower.mean, device=pixels.device)
-    std = torch.tensor(tower.std, device=pixels.device)
-    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2).to(dtype).contiguous()

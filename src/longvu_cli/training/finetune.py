@@ -373,7 +373,7 @@ def _features(
             try:
                 with Video(path, sampling, decoding) as video:
                     encoded = encode(
-                        video.frames(),
+                        video.squares(vision.inputs, watch),
                         vision,
                         recipe,
                         low_cap=low_cap,
