@@ -105,7 +105,7 @@ def measured(modules, arguments: argparse.Namespace) -> dict[str, float]:
             return torch.cat(similarities).cpu()
 
         similarity = clock("dinov2_s", scout)
-        kept = keep_frames(similarity, recipe, low_cap=room.low_cap)
+        kept = keep_frames(similarity, recipe, limit=room.low_cap)
         mask = tower_mask(SIZE, vision, recipe, image=False)
         dinov2 = vision.dinov2(pixels[vision.dinov2])
 

@@ -14,6 +14,7 @@ from longvu_cli.config import (
     CompressionOptions,
     Decoder,
     DecodingOptions,
+    FrameResolution,
     GenerationOptions,
     ModelOptions,
     Orientation,
@@ -172,6 +173,7 @@ def test_settings_that_do_not_matter_share_their_features(model: LongVU, video: 
         CompressionOptions(frame_position_encoding=True),
         CompressionOptions(query_guided=False),
         CompressionOptions(spatial_compression=False),
+        CompressionOptions(resolution=FrameResolution.LOW),
     ):
         assert use(model, video, compression=options) is HIT
 
@@ -179,8 +181,7 @@ def test_settings_that_do_not_matter_share_their_features(model: LongVU, video: 
 def test_a_question_that_needs_more_frames_than_were_kept_finds_them(
     model: LongVU, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = CompressionOptions(context_length=500, temporal_reduction=TemporalReduction.UNIFORM)
-    many = CompressionOptions(context_length=900, temporal_reduction=TemporalReduction.UNIFORM)
+    few, many = (CompressionOptions(context_length=length, dino_threshold=-1.0) for length in (500, 2000))
     narrow = model.compress(video, compression=few)
     assert (narrow.cache, len(narrow.kept) < 12) == (MISS, True)
     wide = model.compress(video, QUESTION, compression=many)
@@ -191,6 +192,16 @@ def test_a_question_that_needs_more_frames_than_were_kept_finds_them(
     assert wide.statistics == expected.statistics
     again = model.compress(video, compression=few)
     assert (again.cache, again.statistics) == (HIT, narrow.statistics)
+
+
+def test_evenly_spaced_frames_are_all_there_for_questions_that_leave_another_room(model: LongVU, video: Path) -> None:
+    few, many = (
+        CompressionOptions(context_length=length, temporal_reduction=TemporalReduction.UNIFORM) for length in (500, 900)
+    )
+    made = [model.compress(video, compression=options) for options in (few, many, few)]
+    assert [one.cache for one in made] == [MISS, HIT, HIT]
+    assert len(made[0].kept) < len(made[1].kept) < len(made[1].timeline.times)
+    assert made[2].statistics == made[0].statistics
 
 
 def test_other_towers_are_other_features(

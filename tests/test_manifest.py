@@ -5,6 +5,7 @@ import pytest
 
 from longvu_cli.config import (
     CompressionOptions,
+    FrameResolution,
     GenerationOptions,
     PromptOptions,
     RecipeName,
@@ -56,6 +57,7 @@ def test_every_option_of_a_row() -> None:
         "frame_position_encoding": True,
         "query_guided": False,
         "spatial-compression": False,
+        "resolution": "full",
         "max_new_tokens": 3,
         "temperature": 1,
         "top_p": 0.5,
@@ -69,6 +71,7 @@ def test_every_option_of_a_row() -> None:
     assert (compression.context_length, compression.dino_threshold, compression.stc_threshold) == (4000, 0.5, 0.0)
     assert (compression.frame_position_encoding, compression.anchor.value) == (True, "middle")
     assert (compression.query_guided, compression.spatial_compression) == (False, False)
+    assert compression.resolution is FrameResolution.FULL
 
 
 def test_null_says_nothing() -> None:

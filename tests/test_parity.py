@@ -124,7 +124,7 @@ def outcome(request: pytest.FixtureRequest, models: Callable[[Path], Modules]) -
             remembered(video.squares(modules.vision.inputs, watch), frames),
             modules.vision,
             recipe,
-            low_cap=room.low_cap,
+            room=room,
             still=video.info.is_still,
             batch=AdaptiveBatch(BATCH),
             watch=watch,

@@ -16,11 +16,12 @@ from safetensors.torch import load_file, save_file
 from longvu_cli import pipeline
 from longvu_cli.adaptive_batch import AdaptiveBatch
 from longvu_cli.compression import temporal_reduction
-from longvu_cli.compression.budget import budget
+from longvu_cli.compression.budget import Budget, budget
 from longvu_cli.compression.frame_position_encoding import frame_position_encoding
 from longvu_cli.config import (
     Anchor,
     CompressionOptions,
+    FrameResolution,
     Orientation,
     Recipe,
     RecipeName,
@@ -79,7 +80,7 @@ def see(
     recipe = (options or CompressionOptions()).resolve(modules.config)
     prompt = build_prompt(modules.tokenizer, modules.config.family, question or "")
     room = budget(recipe, prompt.length)
-    encoded, progress = look(modules, media, recipe, room.low_cap, sampling or SamplingOptions())
+    encoded, progress = look(modules, media, recipe, room, sampling or SamplingOptions())
     assert modules.embeddings is not None
     with torch.inference_mode():
         text = None if question is None else modules.embeddings(torch.tensor(prompt.after))
@@ -91,7 +92,7 @@ Look = tuple[EncodedVideo, list[tuple[str, int, int | None]]]
 SEEN: dict[tuple[object, ...], Look] = {}
 
 
-def look(modules: Modules, media: Path, recipe: Recipe, low_cap: int, sampling: SamplingOptions) -> Look:
+def look(modules: Modules, media: Path, recipe: Recipe, room: Budget, sampling: SamplingOptions) -> Look:
     """The encoded video; one that was seen before with all the same is not looked at again."""
     needs_cap = recipe.temporal_reduction in (TemporalReduction.DINOV2, TemporalReduction.SIGLIP)
     question_free = replace(
@@ -103,7 +104,7 @@ def look(modules: Modules, media: Path, recipe: Recipe, low_cap: int, sampling: 
         query_guided=True,
         spatial_compression=True,
     )
-    key = (id(modules), media, sampling, question_free, low_cap if needs_cap else 0)
+    key = (id(modules), media, sampling, question_free, room if needs_cap else None)
     if key not in SEEN:
         progress: list[tuple[str, int, int | None]] = []
         watch = Stopwatch(lambda: None)
@@ -112,7 +113,7 @@ def look(modules: Modules, media: Path, recipe: Recipe, low_cap: int, sampling: 
                 video.squares(modules.vision.inputs, watch),
                 modules.vision,
                 recipe,
-                low_cap=low_cap,
+                room=room,
                 still=video.info.is_still,
                 batch=AdaptiveBatch(BATCH),
                 watch=watch,
@@ -253,6 +254,38 @@ def test_uniform_keeps_evenly_spaced_frames(modules: Modules, parity: Path) -> N
     assert set(run.compressed.timeline.similarity) == {None}
     assert all(frame.similarity is None for frame in run.statistics.per_frame)
     check_sums(run)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "each", "fitting"), [(FrameResolution.FULL, 84, 9), (FrameResolution.LOW, 40, 20)]
+)
+def test_uniform_keeps_as_many_frames_as_fit_at_their_one_resolution(
+    modules: Modules, parity: Path, resolution: FrameResolution, each: int, fitting: int
+) -> None:
+    options = CompressionOptions(
+        temporal_reduction=TemporalReduction.UNIFORM, context_length=900, resolution=resolution
+    )
+    run = see(modules, parity / LONGER, options)
+    assert run.statistics.visual_budget // each == fitting
+    assert run.compressed.kept.tolist() == [int(i * 30 / fitting) for i in range(fitting)]
+    assert {frame.tokens for frame in run.statistics.per_frame} == {each}
+    assert run.statistics.frames.high_resolution == (fitting if resolution is FrameResolution.FULL else 0)
+    check_sums(run)
+
+
+@pytest.mark.parametrize(("resolution", "each"), [(FrameResolution.FULL, 84), (FrameResolution.LOW, 40)])
+def test_frames_of_one_resolution_that_do_not_fit_are_cut_or_compressed(
+    modules: Modules, parity: Path, resolution: FrameResolution, each: int
+) -> None:
+    options = CompressionOptions(context_length=500, dino_threshold=1.0, resolution=resolution)
+    compressed = see(modules, parity / LONGER, options).statistics
+    cut = see(modules, parity / LONGER, replace(options, spatial_compression=False)).statistics
+    assert compressed.frames.kept == cut.frames.kept == 30
+    assert compressed.tokens.after_query == cut.tokens.after_query == 30 * each
+    assert (compressed.spatial_compression, cut.spatial_compression) == (True, False)
+    whole, rest = divmod(cut.visual_budget, each)
+    assert [frame.tokens for frame in cut.per_frame] == [each] * whole + [rest] + [0] * (29 - whole)
+    assert compressed.per_frame[-1].truncated_tokens != cut.per_frame[-1].truncated_tokens
 
 
 def test_what_a_cap_takes_is_told_from_what_is_similar(
@@ -591,7 +624,7 @@ def encode_pictures(
         squared(frames, vision.inputs, Stopwatch(lambda: None)),
         vision,
         CompressionOptions(dino_threshold=dino_threshold).resolve(modules.config),
-        low_cap=10,
+        room=Budget(visual_budget=1000, low_cap=10, high_cap=5),
         still=False,
         batch=AdaptiveBatch(together),
         watch=Stopwatch(lambda: None),

@@ -50,6 +50,14 @@ class TemporalReduction(StrEnum):
     NONE = "none"
 
 
+class FrameResolution(StrEnum):
+    """At which resolution frames are read: by what fits and what the question is about, or all at the same one."""
+
+    AUTO = "auto"
+    FULL = "full"
+    LOW = "low"
+
+
 class Anchor(StrEnum):
     """Which frame of a window the others are compared with (paper, Table 5)."""
 
@@ -340,6 +348,7 @@ class CompressionOptions:
     still: StillMode = StillMode.IMAGE
     query_guided: bool = True
     spatial_compression: bool = True
+    resolution: FrameResolution = FrameResolution.AUTO
 
     def __post_init__(self) -> None:
         if self.context_length is not None and self.context_length < 1:
@@ -382,6 +391,7 @@ class CompressionOptions:
             still=self.still,
             query_guided=self.query_guided,
             spatial_compression=self.spatial_compression,
+            resolution=self.resolution,
         )
 
     def _stc_threshold(self, config: ModelConfig) -> float:
@@ -412,6 +422,8 @@ class Recipe:
             many are spread evenly (paper, Figure 7: "w/o Query").
         spatial_compression: whether tokens that look alike are dropped where there are too many; else what exceeds the
             budget is cut from the end (paper, Figure 7: "w/o STC").
+        resolution: ``auto`` chooses by what fits and by the question (paper, §3.2); else every frame has the same, and
+            what fits is counted at that one (paper, Table 3: "144" and "64").
     """
 
     name: RecipeName
@@ -429,6 +441,7 @@ class Recipe:
     still: StillMode
     query_guided: bool
     spatial_compression: bool
+    resolution: FrameResolution
 
     @property
     def temporal_window(self) -> int:

@@ -17,14 +17,14 @@ import torch
 
 from longvu_cli.calibration import Speed
 from longvu_cli.checkpoint import CONFIG_FILE, Checkpoint
-from longvu_cli.compression.budget import Budget, Plan, budget, plan, still_plan
+from longvu_cli.compression.budget import Budget, Plan, budget, frame_limit, plan, still_plan
 from longvu_cli.compression.temporal_reduction import keep_frames, may_be_kept
 from longvu_cli.config import CompressionOptions, LLMFamily, ModelConfig, Quantization, Recipe, StillMode
 from longvu_cli.frames import VideoInfo
 from longvu_cli.prompt import build_prompt, load_tokenizer
 from longvu_cli.released import RELEASED_CONFIGS
 from longvu_cli.statistics import Regime, Resolution
-from longvu_cli.token_grid import crop, low_resolution_size, size_as_read
+from longvu_cli.token_grid import crops
 from longvu_cli.towers import dinov2_config, is_siglip_feature_tensor, siglip_config
 from longvu_cli.variants import DINOV2_PARAMETERS, SIGLIP_PARAMETERS, Footprint
 from longvu_cli.weights import EMBEDDINGS, TINY, VARIANTS, tiny_folder
@@ -152,10 +152,10 @@ def counts(model: Model, options: CompressionOptions, video: VideoInfo, sampled:
     recipe = options.resolve(model.config)
     room = budget(recipe, model.text_tokens + 1)
     alike, different = (torch.full((sampled,), value) for value in (math.inf, -math.inf))
-    kept = [len(keep_frames(similarity, recipe, low_cap=room.low_cap)) for similarity in (alike, different)]
-    seen = [
-        int(may_be_kept(similarity, recipe, first=0, low_cap=room.low_cap).sum()) for similarity in (alike, different)
-    ]
+    high, low = _frame_tokens(recipe, video)
+    limit = frame_limit(recipe, room, high_tokens=high, low_tokens=low)
+    kept = [len(keep_frames(similarity, recipe, limit=limit)) for similarity in (alike, different)]
+    seen = [int(may_be_kept(similarity, recipe, first=0, limit=limit).sum()) for similarity in (alike, different)]
     plans = [_planned(recipe, room, video, frames) for frames in range(kept[0], kept[1] + 1)]
     return Counts(
         sampled=sampled,
@@ -229,17 +229,29 @@ def vision_transformer(parameters: int, *, tokens: int, layers: int, width: int)
 
 def _planned(recipe: Recipe, room: Budget, video: VideoInfo, kept: int) -> tuple[Plan, int]:
     """The regime for so many kept frames, and the most tokens of it."""
-    image = video.is_still and recipe.still is StillMode.IMAGE
-    size = size_as_read(video.width, video.height, orientation=recipe.orientation, image=image)
-    high = crop(recipe.high_side, size).tokens
-    low_size = low_resolution_size(size, high_side=recipe.high_side, low_side=recipe.low_side)
-    low = crop(recipe.low_side, low_size).tokens
-    if image:
+    high, low = _frame_tokens(recipe, video)
+    if _is_image(recipe, video):
         chosen = still_plan(recipe, room, high_tokens=high, low_tokens=low)
     else:
         chosen = plan(recipe, room, kept=kept, high_tokens=high, low_tokens=low)
     full = kept if chosen.base is Resolution.HIGH else chosen.restored
     return chosen, min(room.visual_budget, full * high + (kept - full) * low)
+
+
+def _frame_tokens(recipe: Recipe, video: VideoInfo) -> tuple[int, int]:
+    """Tokens of a frame at full and at low resolution."""
+    high, low = crops(
+        (video.width, video.height),
+        orientation=recipe.orientation,
+        image=_is_image(recipe, video),
+        high_side=recipe.high_side,
+        low_side=recipe.low_side,
+    )
+    return high.tokens, low.tokens
+
+
+def _is_image(recipe: Recipe, video: VideoInfo) -> bool:
+    return video.is_still and recipe.still is StillMode.IMAGE
 
 
 def _shares(model: Model, device: str) -> Shares | None:

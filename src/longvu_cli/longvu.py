@@ -15,7 +15,6 @@ import torch
 
 from longvu_cli.adaptive_batch import AdaptiveBatch
 from longvu_cli.compression.budget import Budget, budget
-from longvu_cli.compression.temporal_reduction import keep_frames
 from longvu_cli.config import (
     CompressionOptions,
     DecodingOptions,
@@ -47,7 +46,7 @@ from longvu_cli.identity import weights_digest
 from longvu_cli.isolation import warm_up
 from longvu_cli.language_model import LanguageModel, decode_stream
 from longvu_cli.loading import Modules, load_modules
-from longvu_cli.pipeline import CompressedVideo, Progress, compress, encode, frames_together
+from longvu_cli.pipeline import CompressedVideo, Progress, compress, encode, frames_together, kept_frames
 from longvu_cli.prompt import Prompt, Turn, build_prompt, count_ids, fitting_turns, said_turn
 from longvu_cli.put_question import put_question
 from longvu_cli.results import (
@@ -448,9 +447,7 @@ class LongVU:
         if remembered is None:
             return self._encode_or_fetch(path, sampling, recipe, room, watch, on_progress)
         known = remembered.watched
-        if known is not None and known.encoded.holds(
-            keep_frames(known.encoded.similarity, recipe, low_cap=room.low_cap)
-        ):
+        if known is not None and known.encoded.holds(kept_frames(known.encoded, recipe, room)):
             return known.encoded, known.info, CacheUse.MEMORY
         encoded, info, use = self._encode_or_fetch(path, sampling, recipe, room, watch, on_progress)
         remembered.watched = Watched(encoded, info)
@@ -470,14 +467,14 @@ class LongVU:
         if self._cache is not None and key is not None and (entry := self._cache.get(key)) is not None:
             encoded, info = entry
             # Only the number of frames that fit depends on the question: it may ask for frames that were not kept.
-            if encoded.holds(keep_frames(encoded.similarity, recipe, low_cap=room.low_cap)):
+            if encoded.holds(kept_frames(encoded, recipe, room)):
                 return encoded, replace(info, path=str(path)), CacheUse.HIT
         with Video(path, sampling, self._decoding) as video:
             encoded = encode(
                 video.squares(self._modules.vision.inputs, watch),
                 self._modules.vision,
                 recipe,
-                low_cap=room.low_cap,
+                room=room,
                 still=video.info.is_still,
                 batch=self._batch,
                 watch=watch,

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from longvu_cli.adaptive_batch import AdaptiveBatch
-from longvu_cli.compression.budget import Budget, Plan, plan, still_plan
+from longvu_cli.compression.budget import Budget, Plan, frame_limit, plan, still_plan
 from longvu_cli.compression.frame_position_encoding import frame_position_encoding
 from longvu_cli.compression.selective_feature_reduction import full_resolution_frames, relevance, spread_frames
 from longvu_cli.compression.spatial_token_compression import cut, fit, keep_tokens
@@ -54,7 +54,7 @@ from longvu_cli.statistics import (
 )
 from longvu_cli.sva import Connector
 from longvu_cli.timing import Stopwatch
-from longvu_cli.token_grid import Crop, crop, key_mask, low_resolution_size, size_as_read, with_newlines
+from longvu_cli.token_grid import Crop, crop, crops, key_mask, size_as_read, with_newlines
 from longvu_cli.towers import Tower
 
 Item = TypeVar("Item")
@@ -131,7 +131,7 @@ def encode(
     vision: Vision,
     recipe: Recipe,
     *,
-    low_cap: int,
+    room: Budget,
     still: bool,
     batch: AdaptiveBatch,
     watch: Stopwatch,
@@ -148,14 +148,15 @@ def encode(
 
     Args:
         frames: with the squares that :attr:`Vision.inputs` asks for.
-        low_cap: frames that fit at low resolution; a shorter video keeps all its frames.
+        room: what the prompt leaves for the video; one that fits keeps all its frames.
         still: whether the file is a single picture.
         batch: how many frames go through a tower together.
         expected: frames that are likely to come, for the progress.
         fuse: takes the place of the connector's aggregation (of :func:`side_by_side` in training).
 
     Returns:
-        The encoded video, with the fused grids of the kept frames.
+        The encoded video, with the fused grids of the kept frames. Which of evenly spaced ones stay changes with the
+        length of the question: of those it has them all, so that no further question needs a tower.
     """
     scout, second = _scout_first(vision, recipe)
     fuse = vision.connector.aggregate if fuse is None else fuse
@@ -163,7 +164,7 @@ def encode(
     times: list[float] = []
     similarities: list[torch.Tensor] = []
     indices: list[torch.Tensor] = []
-    size, mask, standing = (0, 0), None, 0
+    size, mask, standing, limit = (0, 0), None, 0, 0
     scouted, fused = OncePerPicture(), OncePerPicture()
 
     def look(tower: Tower, frames: list[SquareFrame], rows: list[int]) -> torch.Tensor:
@@ -178,7 +179,7 @@ def encode(
     def waits() -> bool:
         """Whether it is certain that frames will be thinned, and likely that so many are that it pays."""
         likely = standing if expected is None else standing * max(1, expected // max(1, len(times)))
-        return is_thinned(standing, recipe, first=len(times), low_cap=low_cap) and likely >= WAIT_FROM
+        return is_thinned(standing, recipe, first=len(times), limit=limit) and likely >= WAIT_FROM
 
     together = max(BATCH, batch.size)
     batches = prefetched(_growing_batches(frames, together), AHEAD // together)
@@ -188,9 +189,10 @@ def encode(
             if not times:
                 size = frames_now[0].size
                 mask = tower_mask(size, vision, recipe, image=image)
+                limit = _limit(size, recipe, room, image=image)
             seen = scouted.of(_pictures(frames_now), partial(look, scout, frames_now))
             similarity = _similarity(seen, recipe)
-            chosen = may_be_kept(similarity, recipe, first=len(times), low_cap=low_cap).nonzero().squeeze(1)
+            chosen = may_be_kept(similarity, recipe, first=len(times), limit=limit).nonzero().squeeze(1)
             frames_chosen = [frames_now[i] for i in chosen.tolist()]
             if frames_chosen and (len(waiting) or waits()):
                 waiting.append([frame.squares for frame in frames_chosen])
@@ -204,7 +206,7 @@ def encode(
             similarities.append(similarity)
             on_progress("encode", len(times), expected)
         all_similarities = torch.cat(similarities)
-        kept = keep_frames(all_similarities, recipe, low_cap=low_cap)
+        kept = _worth_holding(all_similarities, recipe, limit)
         rows = torch.searchsorted(torch.cat(indices), kept)
         grids, late = [store.take(rows[rows < len(store)])], rows[rows >= len(store)] - len(store)
         for begin in range(0, len(late), together):
@@ -220,6 +222,23 @@ def encode(
     return EncodedVideo(
         times=tuple(times), similarity=all_similarities, indices=kept, fused=torch.cat(grids), size=size, image=image
     )
+
+
+def kept_frames(encoded: EncodedVideo, recipe: Recipe, room: Budget) -> torch.Tensor:
+    """Sorted indices of the frames that stay, when the prompt leaves so much room."""
+    limit = _limit(encoded.size, recipe, room, image=encoded.image)
+    return keep_frames(encoded.similarity, recipe, limit=limit)
+
+
+def _limit(size: tuple[int, int], recipe: Recipe, room: Budget, *, image: bool) -> int:
+    high, low = _crops(size, recipe, image=image)
+    return frame_limit(recipe, room, high_tokens=high.tokens, low_tokens=low.tokens)
+
+
+def _worth_holding(similarity: torch.Tensor, recipe: Recipe, limit: int) -> torch.Tensor:
+    if recipe.temporal_reduction is TemporalReduction.UNIFORM:
+        return torch.arange(len(similarity))
+    return keep_frames(similarity, recipe, limit=limit)
 
 
 def _scout_first(vision: Vision, recipe: Recipe) -> tuple[Tower, Tower]:
@@ -294,9 +313,9 @@ def compress(
         text_tokens: ids of the prompt.
         text: [m, h] embeddings of the prompt ids after the video; None when there is no question.
     """
-    kept = keep_frames(encoded.similarity, recipe, low_cap=room.low_cap)
+    kept = kept_frames(encoded, recipe, room)
     fused = encoded.fused[encoded.rows(kept)].to(vision.device)
-    high_crop, low_crop = _crops(encoded, recipe)
+    high_crop, low_crop = _crops(encoded.size, recipe, image=encoded.image)
     chosen = _plan(encoded, recipe, room, len(kept), high_crop, low_crop)
 
     scores, low = None, None
@@ -354,10 +373,10 @@ def compress(
     return CompressedVideo(tokens=tokens, kept=kept, statistics=statistics, timeline=timeline)
 
 
-def _crops(encoded: EncodedVideo, recipe: Recipe) -> tuple[Crop, Crop]:
-    size = size_as_read(*encoded.size, orientation=recipe.orientation, image=encoded.image)
-    low_size = low_resolution_size(size, high_side=recipe.high_side, low_side=recipe.low_side)
-    return crop(recipe.high_side, size), crop(recipe.low_side, low_size)
+def _crops(size: tuple[int, int], recipe: Recipe, *, image: bool) -> tuple[Crop, Crop]:
+    return crops(
+        size, orientation=recipe.orientation, image=image, high_side=recipe.high_side, low_side=recipe.low_side
+    )
 
 
 def _plan(encoded: EncodedVideo, recipe: Recipe, room: Budget, kept: int, high_crop: Crop, low_crop: Crop) -> Plan:

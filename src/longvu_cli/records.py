@@ -131,6 +131,7 @@ def _settings(compression: Compression, generation: GenerationOptions) -> Record
         "still": recipe.still.value,
         "query_guided": recipe.query_guided,
         "spatial_compression": recipe.spatial_compression,
+        "resolution": recipe.resolution.value,
         "temperature": generation.temperature,
         "top_p": generation.top_p,
         "max_new_tokens": generation.max_new_tokens,

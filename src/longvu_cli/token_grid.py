@@ -58,6 +58,15 @@ def crop(side: int, size: tuple[int, int]) -> Crop:
     return Crop(0, side, pad, side - pad) if 2 * pad < side else Crop(0, side, 0, side)
 
 
+def crops(
+    size: tuple[int, int], *, orientation: Orientation, image: bool, high_side: int, low_side: int
+) -> tuple[Crop, Crop]:
+    """What is kept of both grids, full and low, for frames of ``size`` = (width, height)."""
+    read = size_as_read(*size, orientation=orientation, image=image)
+    low_size = low_resolution_size(read, high_side=high_side, low_side=low_side)
+    return crop(high_side, read), crop(low_side, low_size)
+
+
 def low_resolution_size(size: tuple[int, int], *, high_side: int, low_side: int) -> tuple[int, int]:
     """The size by which the low-resolution grid is cropped: (int(a/1.5), int(b/1.5)) for 12 and 8.
 

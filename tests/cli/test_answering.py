@@ -69,6 +69,7 @@ SETTINGS = {
     "still": str,
     "query_guided": bool,
     "spatial_compression": bool,
+    "resolution": str,
 }
 GENERATION = {"temperature": float, "top_p": float, "max_new_tokens": int, "seed": (int, type(None))}
 FRAMES = {"sampled": int, "kept": int, "high_resolution": int}

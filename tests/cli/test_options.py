@@ -92,6 +92,7 @@ VARIABLES: dict[str, tuple[str, str, Any]] = {
     "LONGVU_STILL": ("video", "still", "video"),
     "LONGVU_QUERY_GUIDED": ("0", "query_guided", False),
     "LONGVU_SPATIAL_COMPRESSION": ("0", "spatial_compression", False),
+    "LONGVU_RESOLUTION": ("low", "resolution", "low"),
 }
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from longvu_cli.cli.rendering import STRIP_WIDTH, clock, evidence_told, stats, summary
 from longvu_cli.config import (
     Anchor,
+    FrameResolution,
     Orientation,
     Recipe,
     RecipeName,
@@ -64,6 +65,7 @@ def compression(
         still=StillMode.IMAGE,
         query_guided=True,
         spatial_compression=True,
+        resolution=FrameResolution.AUTO,
     )
     made = Compression(
         video=dataclasses.replace(info, **(video or {})),
@@ -236,6 +238,15 @@ def scored(made: Compression, scores: dict[int, float], cut: dict[int, int] | No
     )
     statistics = dataclasses.replace(made.statistics, per_frame=frames, truncated_tokens=sum((cut or {}).values()))
     return dataclasses.replace(made, statistics=statistics)
+
+
+def test_one_resolution_for_all_is_named() -> None:
+    made = compression({0: LOW, 1: LOW}, 10, regime=Regime.MIXED)
+    low = dataclasses.replace(made, recipe=dataclasses.replace(made.recipe, resolution=FrameResolution.LOW))
+    lines = shown(stats(low))
+    assert any(line.startswith("low resolution for all ") for line in lines)
+    assert "regime    mixed: low resolution for all was asked for" in lines
+    assert told(scored(low, {1: 9}))[1] == "(a diagnostic: it decided nothing, low resolution for all was asked for)"
 
 
 def told(made: Compression, count: int = 3) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from longvu_cli.config import Anchor, Orientation, Recipe, RecipeName, StillMode, TemporalReduction
+from longvu_cli.config import Anchor, FrameResolution, Orientation, Recipe, RecipeName, StillMode, TemporalReduction
 
 RELEASED = Recipe(
     name=RecipeName.RELEASED,
@@ -23,6 +23,7 @@ RELEASED = Recipe(
     still=StillMode.IMAGE,
     query_guided=True,
     spatial_compression=True,
+    resolution=FrameResolution.AUTO,
 )
 PAPER = replace(RELEASED, name=RecipeName.PAPER)
 

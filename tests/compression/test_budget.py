@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from recipes import PAPER, RELEASED, paper, released
 
-from longvu_cli.compression.budget import Budget, Plan, budget, plan, still_plan
+from longvu_cli.compression.budget import Budget, Plan, budget, frame_limit, plan, still_plan
+from longvu_cli.config import FrameResolution, Recipe
 from longvu_cli.errors import QuestionTooLong
 from longvu_cli.statistics import Regime, Resolution
 
@@ -131,6 +133,32 @@ def test_equal_resolutions_restore_nothing() -> None:
 )
 def test_the_papers_regimes_at_their_boundaries(kept: int, expected: Plan) -> None:
     assert plan(PAPER, ROOM, kept=kept, high_tokens=HIGH, low_tokens=LOW) == expected
+
+
+@pytest.mark.parametrize("recipe", [RELEASED, PAPER])
+def test_what_fits_is_counted_at_the_one_resolution_that_frames_have(recipe: Recipe) -> None:
+    square = {"high_tokens": SQUARE_HIGH, "low_tokens": SQUARE_LOW}
+    assert frame_limit(recipe, ROOM, **square) == 126
+    full, low = (replace(recipe, resolution=name) for name in (FrameResolution.FULL, FrameResolution.LOW))
+    # 8101 // 156 = 51, 8101 // 72 = 112.
+    assert (frame_limit(full, ROOM, **square), frame_limit(low, ROOM, **square)) == (51, 112)
+    assert frame_limit(full, Budget(SQUARE_HIGH - 1, 1, 1), **square) == 1
+
+
+@pytest.mark.parametrize("recipe", [RELEASED, PAPER])
+def test_one_resolution_for_all_frames(recipe: Recipe) -> None:
+    square = {"high_tokens": SQUARE_HIGH, "low_tokens": SQUARE_LOW}
+    full, low = (replace(recipe, resolution=name) for name in (FrameResolution.FULL, FrameResolution.LOW))
+    assert plan(full, ROOM, kept=51, **square) == Plan(Regime.ALL_HIGH, Resolution.HIGH, 0, False)
+    assert plan(full, ROOM, kept=52, **square) == Plan(Regime.SPATIAL, Resolution.HIGH, 0, True)
+    assert plan(low, ROOM, kept=1, **square) == Plan(Regime.MIXED, Resolution.LOW, 0, False)
+    assert plan(low, ROOM, kept=112, **square) == Plan(Regime.MIXED, Resolution.LOW, 0, False)
+    assert plan(low, ROOM, kept=113, **square) == Plan(Regime.SPATIAL, Resolution.LOW, 0, True)
+
+
+def test_a_still_has_full_resolution_where_that_is_asked_for() -> None:
+    full = released(resolution=FrameResolution.FULL)
+    assert still_plan(full, ROOM, high_tokens=HIGH, low_tokens=LOW) == Plan(Regime.ALL_HIGH, Resolution.HIGH, 0, False)
 
 
 def test_random_plans_keep_what_the_rules_say() -> None:

@@ -32,10 +32,10 @@ def naive_similarity(features: torch.Tensor, *, include_self: bool) -> list[floa
     return means
 
 
-def naive_keep(similarity: list[float], recipe: Recipe, low_cap: int) -> list[int]:
+def naive_keep(similarity: list[float], recipe: Recipe, limit: int) -> list[int]:
     """The description of the released code, and section 3.1 of the paper, frame by frame."""
     is_paper = recipe.name is RecipeName.PAPER
-    if not is_paper and len(similarity) < low_cap:
+    if not is_paper and len(similarity) < limit:
         return list(range(len(similarity)))
     length = 8 if is_paper else 16
     kept: list[int] = []
@@ -105,40 +105,40 @@ def test_paper_never_empties_a_window() -> None:
     assert kept.tolist() == [False, True, False, False]
 
 
-def test_released_keeps_all_frames_below_low_cap_only() -> None:
+def test_released_keeps_all_frames_below_limit_only() -> None:
     alike = torch.full((40,), 0.99)
-    assert keep_frames(alike, RELEASED, low_cap=41).tolist() == list(range(40))
-    assert keep_frames(alike, RELEASED, low_cap=40).tolist() == [8, 24, 36]  # windows of 16, 16 and 8
+    assert keep_frames(alike, RELEASED, limit=41).tolist() == list(range(40))
+    assert keep_frames(alike, RELEASED, limit=40).tolist() == [8, 24, 36]  # windows of 16, 16 and 8
 
 
 def test_paper_reduces_short_videos_too() -> None:
-    assert keep_frames(torch.full((12,), 0.99), PAPER, low_cap=126).tolist() == [0, 8]
+    assert keep_frames(torch.full((12,), 0.99), PAPER, limit=126).tolist() == [0, 8]
 
 
 def test_windows_are_of_sixteen_frames_or_of_eight() -> None:
     alike = torch.full((35,), 0.99)
-    assert keep_frames(alike, RELEASED, low_cap=1).tolist() == [8, 24, 33]  # 16, 16, 3
-    assert keep_frames(alike, PAPER, low_cap=1).tolist() == [0, 8, 16, 24, 32]
+    assert keep_frames(alike, RELEASED, limit=1).tolist() == [8, 24, 33]  # 16, 16, 3
+    assert keep_frames(alike, PAPER, limit=1).tolist() == [0, 8, 16, 24, 32]
 
 
 def test_more_than_four_hundred_frames_are_thinned_evenly() -> None:
     different = torch.zeros(620)
-    kept = keep_frames(different, RELEASED, low_cap=126)
+    kept = keep_frames(different, RELEASED, limit=126)
     assert kept.tolist() == [int(i * 620 / 400) for i in range(400)]
-    assert keep_frames(torch.zeros(400), RELEASED, low_cap=126).tolist() == list(range(400))
-    assert keep_frames(torch.zeros(401), RELEASED, low_cap=126).tolist() == list(range(400))
+    assert keep_frames(torch.zeros(400), RELEASED, limit=126).tolist() == list(range(400))
+    assert keep_frames(torch.zeros(401), RELEASED, limit=126).tolist() == list(range(400))
 
 
 def test_the_cap_selects_among_the_kept_frames() -> None:
     similarity = torch.zeros(900)
     similarity[::3] = 0.99
-    kept = keep_frames(similarity, RELEASED, low_cap=126)
+    kept = keep_frames(similarity, RELEASED, limit=126)
     assert kept.tolist() == naive_keep(similarity.tolist(), RELEASED, 126)
     assert len(kept) == 400
 
 
 def test_the_paper_has_no_cap() -> None:
-    assert len(keep_frames(torch.zeros(620), PAPER, low_cap=126)) == 620
+    assert len(keep_frames(torch.zeros(620), PAPER, limit=126)) == 620
 
 
 @pytest.mark.parametrize("name", RecipeName)
@@ -151,11 +151,11 @@ def test_random_videos_keep_what_a_loop_keeps(name: RecipeName) -> None:
         # A threshold that some of the frames meet exactly.
         threshold = float(torch.tensor(generator.choice(similarity)))
         recipe = released(name=name, dino_threshold=threshold)
-        low_cap = generator.choice([1, 10, count, count + 1, 126])
+        limit = generator.choice([1, 10, count, count + 1, 126])
         values = torch.tensor(similarity, dtype=torch.float64)
         exact = [float(value) for value in values.float()]
-        found = keep_frames(values.float(), recipe, low_cap=low_cap).tolist()
-        assert found == naive_keep(exact, recipe, low_cap)
+        found = keep_frames(values.float(), recipe, limit=limit).tolist()
+        assert found == naive_keep(exact, recipe, limit)
         assert found == sorted(set(found))
 
 
@@ -163,15 +163,15 @@ def test_random_videos_keep_what_a_loop_keeps(name: RecipeName) -> None:
 def test_uniform_keeps_what_fits_at_low_resolution(name: RecipeName) -> None:
     recipe = released(name=name, temporal_reduction=TemporalReduction.UNIFORM)
     unknown = torch.full((300,), torch.nan)
-    assert keep_frames(unknown, recipe, low_cap=126).tolist() == [int(i * 300 / 126) for i in range(126)]
-    assert keep_frames(unknown[:126], recipe, low_cap=126).tolist() == list(range(126))
-    assert keep_frames(unknown[:127], recipe, low_cap=126).tolist() == list(range(126))
+    assert keep_frames(unknown, recipe, limit=126).tolist() == [int(i * 300 / 126) for i in range(126)]
+    assert keep_frames(unknown[:126], recipe, limit=126).tolist() == list(range(126))
+    assert keep_frames(unknown[:127], recipe, limit=126).tolist() == list(range(126))
 
 
 @pytest.mark.parametrize("name", RecipeName)
 def test_none_keeps_everything(name: RecipeName) -> None:
     recipe = released(name=name, temporal_reduction=TemporalReduction.NONE)
-    assert keep_frames(torch.full((620,), torch.nan), recipe, low_cap=1).tolist() == list(range(620))
+    assert keep_frames(torch.full((620,), torch.nan), recipe, limit=1).tolist() == list(range(620))
 
 
 def test_evenly_spaced_is_exact_for_every_length() -> None:
@@ -189,14 +189,14 @@ def test_what_may_be_kept_includes_what_is_kept(name: RecipeName, reduction: Tem
         count = generator.choice([1, 5, 16, 31, 64, 65, 130, 450, 700])
         similarity = torch.tensor([generator.random() for _ in range(count)])
         recipe = released(name=name, temporal_reduction=reduction, dino_threshold=generator.random())
-        low_cap = generator.choice([1, 16, 20, 64, count, count + 1, 1000])
+        limit = generator.choice([1, 16, 20, 64, count, count + 1, 1000])
         batch = generator.choice([16, 32, 64])
         possible: list[int] = []
         for first in range(0, count, batch):
-            stays = may_be_kept(similarity[first : first + batch], recipe, first=first, low_cap=low_cap)
+            stays = may_be_kept(similarity[first : first + batch], recipe, first=first, limit=limit)
             assert stays.dtype is torch.bool
             possible += [first + int(i) for i in stays.nonzero()]
-        assert set(keep_frames(similarity, recipe, low_cap=low_cap).tolist()) <= set(possible)
+        assert set(keep_frames(similarity, recipe, limit=limit).tolist()) <= set(possible)
 
 
 @pytest.mark.parametrize(
@@ -214,14 +214,14 @@ def test_what_may_be_kept_includes_what_is_kept(name: RecipeName, reduction: Tem
 def test_frames_are_thinned_where_more_stand_out_than_are_kept(
     changes: dict[str, Any], standing: int, first: int, thinned: bool
 ) -> None:
-    assert is_thinned(standing, replace(RELEASED, **changes), first=first, low_cap=100) is thinned
+    assert is_thinned(standing, replace(RELEASED, **changes), first=first, limit=100) is thinned
 
 
 def test_what_may_be_kept_leaves_out_what_cannot_be() -> None:
     alike = torch.full((32,), 0.99)
-    assert may_be_kept(alike, RELEASED, first=128, low_cap=126).nonzero().flatten().tolist() == [8, 24]
-    # A video that ends with frame 124 has 125 frames, fewer than low_cap, and keeps them all.
-    across = may_be_kept(alike, RELEASED, first=112, low_cap=126)
+    assert may_be_kept(alike, RELEASED, first=128, limit=126).nonzero().flatten().tolist() == [8, 24]
+    # A video that ends with frame 124 has 125 frames, fewer than limit, and keeps them all.
+    across = may_be_kept(alike, RELEASED, first=112, limit=126)
     assert across[:13].all()
     assert not across[14:24].any()
-    assert may_be_kept(alike, PAPER, first=0, low_cap=126).nonzero().flatten().tolist() == [0, 8, 16, 24]
+    assert may_be_kept(alike, PAPER, first=0, limit=126).nonzero().flatten().tolist() == [0, 8, 16, 24]

@@ -26,6 +26,7 @@ from longvu_cli.config import (
     Decoder,
     DecodingOptions,
     DType,
+    FrameResolution,
     GenerationOptions,
     ModelOptions,
     Orientation,
@@ -210,6 +211,14 @@ class CompressionFlags:
             help="Where there are too many tokens, drop those that look alike, or cut the end (paper, Table 3).",
         ),
     ] = True
+    resolution: Annotated[
+        FrameResolution,
+        option(
+            "--resolution",
+            panel=_COMPRESSION,
+            help="Read frames as fits and as the question asks for, or all at the same resolution (paper, Table 3).",
+        ),
+    ] = FrameResolution.AUTO
 
     def options(self) -> CompressionOptions:
         """As the library takes them."""

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from longvu_cli.config import RecipeName, TemporalReduction
+from longvu_cli.config import FrameResolution, Recipe, RecipeName, TemporalReduction
 from longvu_cli.evidence import DroppedSpan, Evidence, Moment, TruncatedSpan
 from longvu_cli.moments import clock
 from longvu_cli.results import Compression, Timing
@@ -83,7 +83,7 @@ def _steps(compression: Compression) -> Table:
         (_sampled_name(compression), f"{frames.sampled:,}", tokens.dense),
         (_temporal_name(compression), f"{frames.kept:,}", tokens.after_temporal),
         (
-            "query-guided resolution" if compression.recipe.query_guided else "full resolution, evenly spread",
+            _resolution_name(compression.recipe),
             f"{frames.high_resolution:,} full + {low:,} low",
             tokens.after_query,
         ),
@@ -114,6 +114,12 @@ def _temporal_name(compression: Compression) -> str:
     if method is TemporalReduction.NONE:
         return "temporal reduction (off)"
     return f"temporal reduction by {method.value}" + (" (kept all)" if kept_all else "")
+
+
+def _resolution_name(recipe: Recipe) -> str:
+    if recipe.resolution is not FrameResolution.AUTO:
+        return f"{recipe.resolution} resolution for all"
+    return "query-guided resolution" if recipe.query_guided else "full resolution, evenly spread"
 
 
 def _spatial_name(compression: Compression) -> str:
@@ -187,6 +193,8 @@ def _meaning(compression: Compression) -> str:
     recipe, regime = compression.recipe, compression.statistics.regime
     if compression.video.is_still:
         return "a still: read at one resolution"
+    if recipe.resolution is not FrameResolution.AUTO and regime is not Regime.SPATIAL:
+        return f"{recipe.resolution} resolution for all was asked for"
     if regime is Regime.MIXED and not recipe.query_guided:
         return "full resolution evenly spread, low elsewhere"
     if regime is Regime.SPATIAL and not recipe.spatial_compression:
@@ -254,6 +262,8 @@ def _moments_told(compression: Compression, found: Evidence) -> Iterator[Rendera
 
 
 def _why_diagnostic(compression: Compression) -> str:
+    if compression.recipe.resolution is not FrameResolution.AUTO:
+        return f"{compression.recipe.resolution} resolution for all was asked for"
     if not compression.recipe.query_guided:
         return "full resolution is evenly spread"
     return _DIAGNOSTIC[compression.statistics.regime]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from longvu_cli.config import Recipe, RecipeName
+from longvu_cli.config import FrameResolution, Recipe, RecipeName
 from longvu_cli.errors import QuestionTooLong
 from longvu_cli.statistics import Regime, Resolution
 
@@ -69,6 +69,19 @@ def budget(recipe: Recipe, prompt_length: int) -> Budget:
     )
 
 
+def frame_limit(recipe: Recipe, room: Budget, *, high_tokens: int, low_tokens: int) -> int:
+    """Frames that fit at the lowest resolution that they may get: what temporal reduction goes by.
+
+    Where frames have one resolution only, that counts, with its newlines.
+
+    Args:
+        high_tokens, low_tokens: tokens per frame at each resolution, newlines included.
+    """
+    if recipe.resolution is FrameResolution.AUTO:
+        return room.low_cap
+    return max(1, room.visual_budget // (high_tokens if recipe.resolution is FrameResolution.FULL else low_tokens))
+
+
 def plan(recipe: Recipe, room: Budget, *, kept: int, high_tokens: int, low_tokens: int) -> Plan:
     """Choose the regime and the number of full-resolution frames.
 
@@ -76,6 +89,8 @@ def plan(recipe: Recipe, room: Budget, *, kept: int, high_tokens: int, low_token
         kept: T.
         high_tokens, low_tokens: tokens per frame at each resolution, newlines included.
     """
+    if recipe.resolution is not FrameResolution.AUTO:
+        return _same_for_all(recipe.resolution, room, kept=kept, high_tokens=high_tokens, low_tokens=low_tokens)
     if recipe.name is RecipeName.PAPER:
         return _paper_plan(room, kept=kept, high_tokens=high_tokens, low_tokens=low_tokens)
     if kept < room.high_cap:
@@ -90,12 +105,20 @@ def plan(recipe: Recipe, room: Budget, *, kept: int, high_tokens: int, low_token
 def still_plan(recipe: Recipe, room: Budget, *, high_tokens: int, low_tokens: int) -> Plan:
     """What is done with a picture that is given as an image.
 
-    Quirk: a video checkpoint reads a still at its low resolution only; an image checkpoint has just the full one.
-    Pinned by the parity cases ``still_image_*``.
+    Quirk: a video checkpoint reads a still at its low resolution only, unless the full one is asked for; an image
+    checkpoint has just that. Pinned by the parity cases ``still_image_*``.
     """
-    if recipe.image_checkpoint:
+    if recipe.image_checkpoint or recipe.resolution is FrameResolution.FULL:
         return _dense_plan(Regime.ALL_HIGH, room, high_tokens)
     return Plan(Regime.MIXED, Resolution.LOW, 0, spatial_compression=low_tokens > room.visual_budget)
+
+
+def _same_for_all(resolution: FrameResolution, room: Budget, *, kept: int, high_tokens: int, low_tokens: int) -> Plan:
+    full = resolution is FrameResolution.FULL
+    base, each = (Resolution.HIGH, high_tokens) if full else (Resolution.LOW, low_tokens)
+    if kept * each > room.visual_budget:
+        return Plan(Regime.SPATIAL, base, 0, spatial_compression=True)
+    return Plan(Regime.ALL_HIGH if full else Regime.MIXED, base, 0, spatial_compression=False)
 
 
 def _dense_plan(regime: Regime, room: Budget, tokens: int) -> Plan:

@@ -55,17 +55,17 @@ def stand_out(similarity: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     return torch.cat([keep_in_window(window, recipe) for window in similarity.split(recipe.temporal_window)])
 
 
-def keep_frames(similarity: torch.Tensor, recipe: Recipe, *, low_cap: int) -> torch.Tensor:
+def keep_frames(similarity: torch.Tensor, recipe: Recipe, *, limit: int) -> torch.Tensor:
     """Which of all sampled frames stay.
 
-    *released*: all of them when there are fewer than ``low_cap``; else window by window, thinned to 400.
+    *released*: all of them when there are fewer than ``limit``; else window by window, thinned to 400.
     *paper*: window by window, without a cap.
 
-    ``uniform`` keeps as many frames as fit at low resolution, evenly spaced; ``none`` keeps all.
+    ``uniform`` keeps ``limit`` frames, evenly spaced; ``none`` keeps all.
 
     Args:
         similarity: [N], mean similarities of the tower that decides; not read by ``uniform`` and ``none``.
-        low_cap: frames that fit at low resolution.
+        limit: frames that fit (``frame_limit`` of ``budget.py``).
 
     Returns:
         Sorted indices, int64.
@@ -74,8 +74,8 @@ def keep_frames(similarity: torch.Tensor, recipe: Recipe, *, low_cap: int) -> to
     if recipe.temporal_reduction is TemporalReduction.NONE:
         return torch.arange(count)
     if recipe.temporal_reduction is TemporalReduction.UNIFORM:
-        return evenly_spaced(count, low_cap)
-    if recipe.name is RecipeName.RELEASED and count < low_cap:
+        return evenly_spaced(count, limit)
+    if recipe.name is RecipeName.RELEASED and count < limit:
         return torch.arange(count)
     kept = stand_out(similarity, recipe).nonzero().squeeze(1)
     if recipe.name is RecipeName.RELEASED:
@@ -83,7 +83,7 @@ def keep_frames(similarity: torch.Tensor, recipe: Recipe, *, low_cap: int) -> to
     return kept
 
 
-def may_be_kept(similarity: torch.Tensor, recipe: Recipe, *, first: int, low_cap: int) -> torch.Tensor:
+def may_be_kept(similarity: torch.Tensor, recipe: Recipe, *, first: int, limit: int) -> torch.Tensor:
     """Which frames of a batch :func:`keep_frames` could still keep while the video's length is not known.
 
     Args:
@@ -97,11 +97,11 @@ def may_be_kept(similarity: torch.Tensor, recipe: Recipe, *, first: int, low_cap
         return torch.ones(len(similarity), dtype=torch.bool)
     kept = stand_out(similarity, recipe)
     if recipe.name is RecipeName.RELEASED:
-        kept |= first + torch.arange(len(similarity)) < low_cap
+        kept |= first + torch.arange(len(similarity)) < limit
     return kept
 
 
-def is_thinned(standing: int, recipe: Recipe, *, first: int, low_cap: int) -> bool:
+def is_thinned(standing: int, recipe: Recipe, *, first: int, limit: int) -> bool:
     """Whether so many frames stand out already that any further one means that they will be thinned to 400.
 
     Args:
@@ -109,7 +109,7 @@ def is_thinned(standing: int, recipe: Recipe, *, first: int, low_cap: int) -> bo
         first: index of the next frame among the sampled ones.
     """
     decides = recipe.temporal_reduction in (TemporalReduction.DINOV2, TemporalReduction.SIGLIP)
-    return decides and recipe.name is RecipeName.RELEASED and first >= low_cap and standing >= RELEASED_FRAME_CAP
+    return decides and recipe.name is RecipeName.RELEASED and first >= limit and standing >= RELEASED_FRAME_CAP
 
 
 def evenly_spaced(count: int, limit: int) -> torch.Tensor:

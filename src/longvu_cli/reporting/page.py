@@ -14,6 +14,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from longvu_cli import __version__
+from longvu_cli.config import FrameResolution, Recipe
 from longvu_cli.evidence import DroppedSpan, Evidence, Moment, TruncatedSpan
 from longvu_cli.moments import USUAL_MOMENTS, clock
 from longvu_cli.reporting.charts import Bar, Cell, Line, Scale, line, strip, waterfall
@@ -287,6 +288,12 @@ def _left_out(spans: Sequence[DroppedSpan | TruncatedSpan]) -> tuple[int, int]:
     return len(spans) - len(listed), sum(span.frames for span in spans) - sum(span.frames for span in listed)
 
 
+def _resolution(recipe: Recipe) -> str:
+    if recipe.resolution is not FrameResolution.AUTO:
+        return f"off: {recipe.resolution} for all"
+    return "on" if recipe.query_guided else "off: evenly spread"
+
+
 def _settings(compression: Compression, result: Answer | Compression) -> list[tuple[str, str]]:
     recipe, sampling, model = compression.recipe, compression.sampling, compression.model
     end = "the end" if sampling.end_s is None else clock(sampling.end_s)
@@ -300,7 +307,7 @@ def _settings(compression: Compression, result: Answer | Compression) -> list[tu
         ("orientation", recipe.orientation.value),
         ("context", f"{recipe.context_length:,} tokens"),
         ("temporal reduction", f"{recipe.temporal_reduction.value}, threshold {recipe.dino_threshold:g}"),
-        ("query-guided resolution", "on" if recipe.query_guided else "off: evenly spread"),
+        ("query-guided resolution", _resolution(recipe)),
         (
             "spatial token compression",
             f"threshold {recipe.stc_threshold:g}, anchor {recipe.anchor.value}"

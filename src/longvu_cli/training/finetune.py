@@ -30,7 +30,6 @@ from torch.utils.checkpoint import checkpoint
 from longvu_cli.adaptive_batch import AdaptiveBatch
 from longvu_cli.checkpoint import CONFIG_FILE, Checkpoint
 from longvu_cli.compression.budget import Budget, budget
-from longvu_cli.compression.temporal_reduction import keep_frames
 from longvu_cli.config import (
     CompressionOptions,
     DecodingOptions,
@@ -47,7 +46,7 @@ from longvu_cli.errors import ExtraNotInstalled, LongVUError, QuestionTooLong, T
 from longvu_cli.feature_cache import FeatureCache, cache_key, files_identity
 from longvu_cli.hub import DownloadPlan
 from longvu_cli.loading import CONNECTOR_PREFIX, Modules, load_modules
-from longvu_cli.pipeline import BATCH, Progress, Vision, compress, encode, side_by_side, tower_mask
+from longvu_cli.pipeline import BATCH, Progress, Vision, compress, encode, kept_frames, side_by_side, tower_mask
 from longvu_cli.prompt import Prompt, build_prompt
 from longvu_cli.timing import Stopwatch
 from longvu_cli.training.dataset import Example, Shuffled, answer_ids
@@ -358,16 +357,16 @@ def _features(
     """See every video once: each process a part of them."""
     vision, batch = modules.vision, AdaptiveBatch(BATCH)
     identity = files_identity(modules.vision_files)
-    rooms: dict[Path, int] = {}
+    rooms: dict[Path, Budget] = {}
     for lesson in lessons.values():
         # The more frames fit, the more are kept: the shortest question's are enough for all.
-        rooms[lesson.video] = max(lesson.room.low_cap, rooms.get(lesson.video, 0))
+        rooms[lesson.video] = max(lesson.room, rooms.get(lesson.video, lesson.room), key=_space)
     keys: dict[Path, str] = {}
-    for number, (path, low_cap) in enumerate(rooms.items()):
+    for number, (path, room) in enumerate(rooms.items()):
         key = cache_key(
             path, sampling, recipe, decoding=decoding, model=identity, dtype=dtype, device=vision.device.type
         )
-        keys[path] = f"{key}-{low_cap}"
+        keys[path] = f"{key}-{recipe.resolution}-{_space(room)}"
         if number % state.num_processes == state.process_index and cache.get(keys[path]) is None:
             watch = Stopwatch(lambda: synchronize(vision.device))
             try:
@@ -376,7 +375,7 @@ def _features(
                         video.squares(vision.inputs, watch),
                         vision,
                         recipe,
-                        low_cap=low_cap,
+                        room=room,
                         still=video.info.is_still,
                         batch=batch,
                         watch=watch,
@@ -394,6 +393,10 @@ def _features(
     vision.siglip.to("cpu")
     vision.dinov2.to("cpu")
     return _Features(cache, keys)
+
+
+def _space(room: Budget) -> int:
+    return room.visual_budget
 
 
 def _unheard(*_: object) -> None:
@@ -474,7 +477,7 @@ class Pupil(nn.Module):
 
     def _visual_tokens(self, lesson: _Lesson) -> torch.Tensor:
         encoded = self._features.of(lesson.video)
-        kept = keep_frames(encoded.similarity, self._recipe, low_cap=lesson.room.low_cap)
+        kept = kept_frames(encoded, self._recipe, lesson.room)
         mask = tower_mask(encoded.size, self._vision, self._recipe, image=encoded.image)
         fused = self._aggregate(encoded.fused[encoded.rows(kept)], mask)
         compressed = compress(
