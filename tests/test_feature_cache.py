@@ -200,7 +200,7 @@ def test_evenly_spaced_frames_are_all_there_for_questions_that_leave_another_roo
     )
     made = [model.compress(video, compression=options) for options in (few, many, few)]
     assert [one.cache for one in made] == [MISS, HIT, HIT]
-    assert len(made[0].kept) < len(made[1].kept) < len(made[1].timeline.times)
+    assert len(made[0].kept) < len(made[1].kept)
     assert made[2].statistics == made[0].statistics
 
 

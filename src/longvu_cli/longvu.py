@@ -217,6 +217,11 @@ class LongVU:
         facts = [weights_digest(*self._folders), self.info.revision, self.info.dtype, self.info.quantization]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
+    @property
+    def context_length(self) -> int:
+        """The model's own, in tokens."""
+        return self._modules.config.context_length
+
     def compress(
         self,
         video: str | Path,

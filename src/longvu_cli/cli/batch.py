@@ -90,9 +90,9 @@ def batch(
     ):
         from longvu_cli.batch import Batch
 
-        teller = _Teller(output)
+        teller = Teller(output)
         work = Batch(rows, opened, engine=engine, on_progress=teller.progress, on_failure=teller.failure)
-        with output.progress(), _told_as_output(results):
+        with output.progress(), told_as_output(results):
             tally = work.run(retry_failed=retry_failed)
     _conclude(tally, results, output)
     return SOME_FAILED if tally.failures else OK
@@ -126,7 +126,7 @@ def _open_results(path: Path | None, output: Output) -> Iterator[Results]:
 
 
 @contextmanager
-def _told_as_output(path: Path | None) -> Iterator[None]:
+def told_as_output(path: Path | None) -> Iterator[None]:
     """What keeps a result from being written ends everything: there would be nothing to show for the work."""
     try:
         yield
@@ -136,7 +136,7 @@ def _told_as_output(path: Path | None) -> Iterator[None]:
         raise OutputFailed(f"{path} cannot be written: {error.strerror}; what is in it is whole") from error
 
 
-class _Teller:
+class Teller:
     """Says how far it is: in a bar, or in a line from time to time."""
 
     def __init__(self, output: Output) -> None:

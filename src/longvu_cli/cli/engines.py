@@ -13,6 +13,7 @@ from longvu_cli.config import DecodingOptions
 
 if TYPE_CHECKING:
     from longvu_cli.engines.engine import Engine
+    from longvu_cli.longvu import LongVU
 
 
 @contextmanager
@@ -27,11 +28,15 @@ def open_engine(
     Raises:
         LongVUError: the model cannot be loaded.
     """
-    loaded = load_model(model, "ANSWER", output, cache, decoding)
+    yield plain_engine(command, output, load_model(model, "ANSWER", output, cache, decoding))
+
+
+def plain_engine(command: str, output: Output, loaded: LongVU) -> Engine:
+    """One model, in this process, that is loaded already."""
     from longvu_cli.engines.answering import Answering
     from longvu_cli.engines.plain import Plain
 
     answer = Answering(
         loaded, command, on_progress=output.on_progress, on_notice=output.warning_once, on_bug=output.trace
     )
-    yield Plain(loaded.identity, answer)
+    return Plain(loaded.identity, answer)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longvu_cli.cli.batch import duration
+from longvu_cli.cli.batch import duration, told_as_output
 from longvu_cli.cli.errors import OK
 from longvu_cli.cli.loading import load_model
-from longvu_cli.cli.options import CacheFlags, CompressionFlags, ModelFlags, with_flags
-from longvu_cli.cli.output import Output, OutputFailed
+from longvu_cli.cli.options import CacheFlags, CompressionFlags, with_flags
+from longvu_cli.cli.output import Output
+from longvu_cli.cli.tables import EvaluatedModelFlags, plain_table, require_file_locks, words
+from longvu_cli.cli.world import world
 from longvu_cli.config import GenerationOptions
 from longvu_cli.errors import UsageError
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
     from longvu_cli.evaluation.needle import Comparison, Hide, Method, NeedleOptions, NeedleReport, Score
 
-# The model that has learnt the synthetic world, which the videos show.
-_MODEL = "tiny"
 _GRID = "Needle"
 # Where nothing can be animated, how often a line says how far it is.
 _NOTE_EVERY_S = 60.0
@@ -51,23 +48,6 @@ def _option(name: str, *, help: str, **settings: Any) -> Any:
     """An option of the grid, with its environment variable."""
     variable = f"LONGVU_{name.removeprefix('--').replace('-', '_').upper()}"
     return typer.Option(name, help=help, envvar=variable, show_envvar=False, rich_help_panel=_GRID, **settings)
-
-
-@dataclass(frozen=True)
-class EvaluatedModelFlags(ModelFlags):
-    """Which model is evaluated."""
-
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            envvar="LONGVU_MODEL",
-            show_envvar=False,
-            rich_help_panel="Model",
-            help="tiny, which knows the world of these videos; auto, 7b, 3b, 1b, a hub repository, or a folder.",
-        ),
-    ] = _MODEL
 
 
 @dataclass(frozen=True)
@@ -98,19 +78,15 @@ class NeedleFlags:
         from longvu_cli.evaluation.needle import NeedleOptions
 
         return NeedleOptions(
-            frames=tuple(_whole(word) for word in _words(self.frames)),
+            frames=tuple(_whole(word) for word in words(self.frames)),
             depths=self.depths,
             trials=self.trials,
-            methods=tuple(_method(word) for word in _words(self.methods)),
+            methods=tuple(_method(word) for word in words(self.methods)),
             seed=self.seed,
             long_from=self.long_from,
             compression=compression.options(),
             generation=GenerationOptions(max_new_tokens=self.max_new_tokens),
         )
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _whole(word: str) -> int:
@@ -155,7 +131,7 @@ def needle(
 
     The same command goes on where it was cut off; several of them share the work.
     """
-    _require_file_locks()
+    require_file_locks("the needle test")
     from longvu_cli.evaluation.needle_figure import write_figure
     from longvu_cli.extras import require_matplotlib
 
@@ -174,9 +150,9 @@ def needle(
             folder=Path(scratch),
             on_progress=_Teller(output).progress,
         )
-        with output.progress(), _told_as_output(folder):
+        with output.progress(), told_as_output(folder):
             report = test.run()
-    with _told_as_output(folder):
+    with told_as_output(folder):
         write_report(report, folder)
         write_figure(report, folder / "needle.png")
     if output.options.json:
@@ -185,11 +161,6 @@ def needle(
         output.print(*tables(report))
     output.note(f"results in {folder}")
     return OK
-
-
-def _require_file_locks() -> None:
-    if importlib.util.find_spec("fcntl") is None:
-        raise UsageError("the needle test needs file locks that this system does not have", hint="use Linux or macOS")
 
 
 def _require_folder(folder: Path) -> None:
@@ -206,17 +177,6 @@ def _haystacks() -> Hide:
     from longvu_cli.evaluation.haystack import Haystack
 
     return Haystack
-
-
-@contextmanager
-def _told_as_output(folder: Path) -> Iterator[None]:
-    """What keeps a result from being written ends everything: there would be nothing to show for the work."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputFailed(f"{folder} cannot be written: {error.strerror}; what is in it is whole") from error
 
 
 class _Teller:
@@ -253,7 +213,7 @@ def tables(report: NeedleReport) -> list[Table]:
 
 
 def _accuracies(report: NeedleReport) -> Table:
-    table = _table("frames", "trials", *report.options.methods)
+    table = plain_table("frames", "trials", *report.options.methods)
     lengths = sorted(report.options.frames)
     scores = {(score.method, score.frames): score for score in (*report.by_frames, *report.overall)}
     for frames in (*lengths, None):
@@ -270,7 +230,7 @@ def _share(score: Score) -> str:
 
 def _differences(report: NeedleReport) -> Table:
     lengths = ", ".join(f"{frames:,}" for frames in report.comparisons[0].frames)
-    table = _table(f"with {lengths} frames", "pairs", "difference", "standard error")
+    table = plain_table(f"with {lengths} frames", "pairs", "difference", "standard error")
     for comparison in report.comparisons:
         table.add_row(f"default − {comparison.method}", *_difference(comparison))
     return table
@@ -282,14 +242,5 @@ def _difference(comparison: Comparison) -> tuple[str, str, str]:
     return f"{paired.pairs:,}", f"{paired.difference:+.3f}".replace("-", "−"), error
 
 
-def _table(first: str, *others: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column(first)
-    for name in others:
-        table.add_column(name, justify="right")
-    return table
-
-
 eval_app.command("needle")(with_flags(needle))
+eval_app.command("world")(with_flags(world))
