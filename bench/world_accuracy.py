@@ -22,8 +22,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -33,33 +33,15 @@ from typing import Any
 import torch
 
 import longvu_cli.world
+from longvu_cli.evaluation.drawn_films import Film, questions_about
 from longvu_cli.evaluation.proportions import wilson
 from longvu_cli.identity import weights_digest
 from longvu_cli.weights import TINY, tiny_folder
-from longvu_cli.world.film import write_film
-from longvu_cli.world.questions import KINDS, Question, is_right, questions
-from longvu_cli.world.story import Split, story
+from longvu_cli.world.questions import KINDS, Question, is_right
 
 SHORTEST_S, LONGEST_S = 8, 120
 RATES = (2, 3, 4, 5)
 COMMAND = [sys.executable, "-c", "from longvu_cli.cli.app import main; main()"]
-
-
-@dataclass(frozen=True)
-class Film:
-    """A film of a test story."""
-
-    number: int
-    seconds: int
-    fps: int
-
-    @property
-    def seed(self) -> int:
-        return Split.TEST.seed(self.number)
-
-    @property
-    def file(self) -> str:
-        return f"{self.number:06}-{self.seconds}s-{self.fps}fps.mp4"
 
 
 @dataclass(frozen=True)
@@ -104,7 +86,8 @@ def main() -> None:
     (folder / "films").mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
     films = [planned(arguments.first + number, arguments.seconds) for number in range(arguments.films)]
-    asked = list(chosen(films, arguments.questions_per_video, setting(arguments.model, flags)))
+    own = setting(arguments.model, flags)
+    asked = [Asked(own, one.film, one.question) for one in questions_about(films, arguments.questions_per_video)]
     left = [one for one in asked if one.id not in records(folder)]
     if left:
         make_films(folder, {one.film for one in left}, arguments.painters)
@@ -129,7 +112,7 @@ def main() -> None:
 def planned(number: int, seconds: int | None) -> Film:
     """The number decides length and rate."""
     if seconds is not None:
-        return Film(number, seconds, 1)
+        return Film(number, seconds)
     chance = random.Random(f"film {number}")
     length = round(math.exp(chance.uniform(math.log(SHORTEST_S), math.log(LONGEST_S))))
     return Film(number, length, chance.choice(RATES))
@@ -143,22 +126,6 @@ def setting(model: str, flags: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps([model, weights, flags, world]).encode()).hexdigest()[:12]
 
 
-def chosen(films: Sequence[Film], questions_per_video: int, setting: str) -> Iterator[Asked]:
-    """Per film, questions of the kinds that were asked least so far."""
-    counts: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
-    for film in films:
-        by_kind: dict[str, list[Question]] = defaultdict(list)
-        for question in questions(story(film.seed, film.seconds)):
-            by_kind[question.kind].append(question)
-        for _ in range(questions_per_video):
-            if not by_kind:
-                break
-            kind = min(by_kind, key=lambda kind: counts[kind])
-            counts[kind] += 1
-            yield Asked(setting, film, by_kind[kind].pop())
-            by_kind = {kind: rest for kind, rest in by_kind.items() if rest}
-
-
 def make_films(folder: Path, films: set[Film], painters: int) -> None:
     """Those that are not there; a film that was cut off has another name."""
     wanted = sorted((film for film in films if not (folder / "films" / film.file).is_file()), key=lambda f: f.number)
@@ -170,10 +137,7 @@ def make_films(folder: Path, films: set[Film], painters: int) -> None:
 
 def make_film(folder: Path, film: Film) -> None:
     torch.set_num_threads(1)
-    target = folder / "films" / film.file
-    aside = target.with_suffix(".part")
-    write_film(story(film.seed, film.seconds), aside, fps=film.fps)
-    aside.replace(target)
+    film.write(folder / "films" / film.file)
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
