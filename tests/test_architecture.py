@@ -45,6 +45,7 @@ ALLOWED = {
         "frames",
         "isolation",
         "preprocess",
+        "sampling",
         "source",
         "squares",
         "subtitles",

@@ -298,6 +298,15 @@ def test_frames_of_the_gpus_decoder_are_kept_apart(video: Path, model: LongVU) -
     assert keys[0] == keys[1] != keys[2]
 
 
+def test_features_that_were_thinned_are_kept_apart(video: Path, model: LongVU) -> None:
+    recipe = CompressionOptions().resolve(model._modules.config)
+    keys = {
+        cache_key(video, sampling, recipe, decoding=DecodingOptions(), model="m", dtype="d", device="cuda")
+        for sampling in (SamplingOptions(), SamplingOptions(thin_above=9), SamplingOptions(thin_above=5))
+    }
+    assert len(keys) == 3
+
+
 def test_features_of_compiled_towers_are_kept_apart(video: Path, model: LongVU) -> None:
     recipe = CompressionOptions().resolve(model._modules.config)
     keys = {

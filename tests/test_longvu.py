@@ -141,6 +141,15 @@ def test_what_is_reported_with_an_answer(qwen: LongVU, parity: Path) -> None:
     assert steps[-1][:2] == ("encode", report.statistics.frames.sampled)
 
 
+def test_a_thinned_video_is_that_of_a_lower_rate(qwen: LongVU, parity: Path) -> None:
+    clip, few = parity / "square_mixed.mkv", GenerationOptions(max_new_tokens=2)
+    thin = qwen.answer(clip, "What?", sampling=SamplingOptions(thin_above=40), generation=few)
+    slow = qwen.answer(clip, "What?", sampling=SamplingOptions(fps=0.5), generation=few)
+    assert thin.compression.statistics == slow.compression.statistics
+    assert thin.token_ids == slow.token_ids
+    assert thin.compression.sampling == SamplingOptions(fps=0.5, thin_above=40)
+
+
 def test_compressing_needs_no_language_model(tiny_options: ModelOptions, parity: Path) -> None:
     model = LongVU.from_pretrained(str(parity / "qwen"), part=Part.VISION, options=tiny_options)
     report = model.compress(parity / "short_window.mkv")

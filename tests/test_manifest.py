@@ -44,6 +44,7 @@ def test_a_row_takes_the_defaults() -> None:
 def test_every_option_of_a_row() -> None:
     options = {
         "fps": 2,
+        "thin_above": 1000,
         "start": "1:30",
         "end": 95.5,
         "recipe": "paper",
@@ -64,7 +65,7 @@ def test_every_option_of_a_row() -> None:
         "seed": 4,
     }
     settings = one(**options, id="first").settings
-    assert settings.sampling == SamplingOptions(fps=2.0, start_s=90.0, end_s=95.5)
+    assert settings.sampling == SamplingOptions(fps=2.0, start_s=90.0, end_s=95.5, thin_above=1000)
     assert settings.generation == GenerationOptions(max_new_tokens=3, temperature=1.0, top_p=0.5, seed=4)
     compression = settings.compression
     assert (compression.recipe, compression.still) == (RecipeName.PAPER, StillMode.VIDEO)

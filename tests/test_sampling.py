@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 
 from longvu_cli import sampling as sampling_module
 from longvu_cli.config import SamplingOptions
-from longvu_cli.sampling import Sampler
+from longvu_cli.sampling import Sampler, thinned
 
 
 def test_a_frame_is_sampled_for_each_moment_that_it_is_on_display() -> None:
@@ -49,3 +52,18 @@ def test_a_long_hold_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
     sampler = Sampler(SamplingOptions())
     assert sampler.take(10.0) == 3 and sampler.capped
     assert sampler.take(11.0) == 1
+
+
+@pytest.mark.parametrize(
+    ("frames", "every"), [(999, 1), (1000, 1), (1001, 1), (1999, 1), (2000, 2), (2999, 2), (5500, 5), (None, 1)]
+)
+def test_many_frames_are_thinned_as_by_the_reference(frames: int | None, every: int) -> None:
+    asked = SamplingOptions(fps=0.5, start_s=3.0, thin_above=1000)
+    thin = thinned(asked, frames)
+    assert thin == replace(asked, fps=0.5 / every)
+    left = None if frames is None else math.ceil(frames / every)
+    assert thinned(thin, left) == thin, "what is thin is not thinned again"
+
+
+def test_nothing_is_thinned_unasked() -> None:
+    assert thinned(SamplingOptions(), 10**6) == SamplingOptions()

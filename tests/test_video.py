@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,17 @@ def test_other_sampling_rates(clip: Path) -> None:
     assert numbers(clip, fps=0.25) == [0, 40, 80]
     assert numbers(clip, fps=10.0) == list(range(85))
     assert numbers(clip, fps=20.0) == [number // 2 for number in range(170)]
+
+
+def test_too_many_samples_are_thinned(clip: Path) -> None:
+    asked = SamplingOptions(fps=2.0, thin_above=4)
+    with Video(clip, replace(asked, thin_above=0)) as video:
+        every = [(frame.time_s, number_of(frame.pixels)) for frame in video.frames()]
+    with Video(clip, asked) as video:
+        assert video.sampling == replace(asked, fps=2.0 / (len(every) // 4))
+        assert video.expected_frames == math.ceil(len(every) / (len(every) // 4))
+        thin = [(frame.time_s, number_of(frame.pixels)) for frame in video.frames()]
+    assert thin == every[:: len(every) // 4]
 
 
 def test_variable_rate_is_sampled_by_time(tmp_path: Path) -> None:

@@ -268,11 +268,15 @@ class SamplingOptions:
         fps: frames per second of presentation time.
         start_s: seconds after the first frame at which sampling starts.
         end_s: seconds after the first frame before which sampling ends; None: the end of the video.
+        thin_above: of n frames that are more than this, only every ``n // thin_above``-th is looked at, as the
+            reference's scripts for MLVU and EgoSchema do; 0: all are. The header of the video says how many they are:
+            one that does not say how long it is, is not thinned.
     """
 
     fps: float = 1.0
     start_s: float = 0.0
     end_s: float | None = None
+    thin_above: int = 0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.fps) and 0 < self.fps <= 1000):
@@ -284,6 +288,8 @@ class SamplingOptions:
                 f"--end {self.end_s:g} is not after --start {self.start_s:g}",
                 hint="both count seconds from the beginning of the video",
             )
+        if self.thin_above < 0:
+            raise UsageError(f"--thin-above {self.thin_above} is no number of frames", hint="0 looks at all of them")
 
 
 class Decoder(StrEnum):

@@ -140,7 +140,7 @@ def ask_segments(
         VideoError: the video cannot be opened.
     """
     with Video(video, sampling) as opened:
-        duration_s = opened.info.duration_s
+        duration_s, sampling = opened.info.duration_s, opened.sampling
     left = _cut(sampling, duration_s)
     done = 0
     while left:

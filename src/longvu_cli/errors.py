@@ -7,6 +7,7 @@
     │   ├── QuestionTooLong     the question leaves no room for the video
     │   ├── BadSubtitles        a file of subtitles cannot be read, or is none
     │   ├── BadRow              a row of a list of questions says too little, or what no option takes
+    │   ├── BadBenchmark        the files of a benchmark are missing, or say something else
     │   ├── ExtraNotInstalled   it needs a package that is installed on request only
     │   ├── ServerRefused       a server does not take the request: wrong token, too large, or no longvu at all
     │   └── TrainingError       a training cannot be done as asked
@@ -68,6 +69,10 @@ class BadSubtitles(UsageError):
 
 class BadRow(UsageError):
     """A row of a list of questions cannot be read."""
+
+
+class BadBenchmark(UsageError):
+    """The files of a benchmark cannot be read, or are not in its public form."""
 
 
 class ExtraNotInstalled(UsageError):

@@ -23,3 +23,20 @@ def require_matplotlib(what: str, *, extra: str) -> None:
         raise ExtraNotInstalled(
             f"{what} needs matplotlib, which is not installed", hint=f"run: pip install 'longvu-cli[{extra}]'"
         ) from None
+
+
+def require_pyarrow(what: str) -> None:
+    """Notice that parquet cannot be read.
+
+    Args:
+        what: needs it: "reading test.parquet".
+
+    Raises:
+        ExtraNotInstalled: pyarrow is not there.
+    """
+    try:
+        import_module("pyarrow")
+    except ImportError:
+        raise ExtraNotInstalled(
+            f"{what} needs pyarrow, which is not installed", hint="run: pip install 'longvu-cli[eval]'"
+        ) from None

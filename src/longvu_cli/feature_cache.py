@@ -127,7 +127,8 @@ def cache_key(
     """
     facts = {
         "format": _FORMAT,
-        "sampling": asdict(sampling),
+        # An option that came later leaves the keys alone where it changes nothing.
+        "sampling": {key: value for key, value in asdict(sampling).items() if key != "thin_above" or value},
         "nvdec": decoding.decoder is Decoder.NVDEC,
         "recipe": [recipe.name, recipe.orientation, recipe.temporal_reduction, recipe.dino_threshold, recipe.still],
         "grids": [recipe.high_side, recipe.low_side],

@@ -87,6 +87,7 @@ class _Prepared:
 
     prompt: Prompt
     history: History
+    sampling: SamplingOptions
     prompting: PromptOptions
     subtitles: SubtitleUse | None
     compressed: CompressedVideo
@@ -245,7 +246,7 @@ class LongVU:
         sampling, compression = sampling or SamplingOptions(), compression or CompressionOptions()
         watch = self._watch()
         prepared = self._prepare(video, question, sampling, compression, prompting, watch, on_progress)
-        return self._report(prepared, question, sampling, watch)
+        return self._report(prepared, question, watch)
 
     def stream(
         self,
@@ -296,7 +297,7 @@ class LongVU:
             text="".join(texts),
             token_ids=tuple(token_ids),
             finish_reason=FinishReason.STOP if token_ids[-1] in stop_ids else FinishReason.LENGTH,
-            compression=self._report(prepared, question, sampling, watch),
+            compression=self._report(prepared, question, watch),
             generation=generation,
             history=prepared.history,
             reused_tokens=prefix.reused if prefix is not None else 0,
@@ -378,6 +379,9 @@ class LongVU:
         modules = self._modules
         recipe = compression.resolve(modules.config)
         prompting = prompting or PromptOptions()
+        if sampling.thin_above:
+            with Video(path, sampling, self._decoding) as opened:
+                sampling = opened.sampling
         turns = () if remembered is None else remembered.turns
         found = self._subtitles(Path(path), sampling, prompting, remembered)
         prompt, history, subtitles = self._prompt(question or "", turns, prompting, found, recipe)
@@ -393,7 +397,7 @@ class LongVU:
                     text_tokens=prompt.length - 1,
                     text=None if question is None else self._embed(prompt.asked),
                 )
-        return _Prepared(prompt, history, prompting, subtitles, compressed, video, recipe, cache)
+        return _Prepared(prompt, history, sampling, prompting, subtitles, compressed, video, recipe, cache)
 
     def _subtitles(
         self, path: Path, sampling: SamplingOptions, prompting: PromptOptions, remembered: Remembered | None
@@ -555,7 +559,6 @@ class LongVU:
         self,
         prepared: _Prepared,
         question: str | None,
-        sampling: SamplingOptions,
         watch: Stopwatch,
     ) -> Compression:
         return Compression(
@@ -563,7 +566,7 @@ class LongVU:
             question=question,
             statistics=prepared.compressed.statistics,
             model=self.info,
-            sampling=sampling,
+            sampling=prepared.sampling,
             recipe=prepared.recipe,
             kept=tuple(prepared.compressed.kept.tolist()),
             prompting=prepared.prompting,

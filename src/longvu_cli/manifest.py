@@ -380,6 +380,7 @@ _OPTIONS: Mapping[str, _Option] = {
     "fps": _Option("sampling", "fps", _number),
     "start": _Option("sampling", "start_s", _time),
     "end": _Option("sampling", "end_s", _time),
+    "thin_above": _Option("sampling", "thin_above", _whole),
     "recipe": _Option("compression", "recipe", _choice(RecipeName)),
     "orientation": _Option("compression", "orientation", _choice(Orientation)),
     "context_length": _Option("compression", "context_length", _whole),

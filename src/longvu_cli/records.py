@@ -122,6 +122,7 @@ def _settings(compression: Compression, generation: GenerationOptions) -> Record
         "fps": sampling.fps,
         "start_s": sampling.start_s,
         "end_s": sampling.end_s,
+        "thin_above": sampling.thin_above,
         "context_length": recipe.context_length,
         "dino_threshold": recipe.dino_threshold,
         "stc_threshold": recipe.stc_threshold,

@@ -15,6 +15,19 @@ MAX_REPEATS = 3_600
 TOLERANCE_S = 0.002
 
 
+def thinned(sampling: SamplingOptions, frames: int | None) -> SamplingOptions:
+    """The sampling of a video of which so many frames would be looked at: with ``thin_above``, at a lower rate.
+
+    Thinning what is thinned changes nothing.
+
+    Args:
+        frames: None: unknown, and then none are left out.
+    """
+    if frames is None or not 0 < sampling.thin_above < frames:
+        return sampling
+    return replace(sampling, fps=sampling.fps / (frames // sampling.thin_above))
+
+
 @dataclass
 class Sampler:
     """Counts off the sampled moments as frames go by in the order of their display.

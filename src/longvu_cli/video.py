@@ -26,6 +26,7 @@ from longvu_cli.errors import BadSubtitles, DecodingFailed, UsageError, VideoNot
 from longvu_cli.frames import Frame, Source, SquareFrame, VideoInfo
 from longvu_cli.isolation import IsolatedCues, IsolatedSource, is_available
 from longvu_cli.preprocess import TowerInput
+from longvu_cli.sampling import thinned
 from longvu_cli.squares import squared
 from longvu_cli.subtitles import parse_cues
 from longvu_cli.timing import Stopwatch
@@ -64,6 +65,12 @@ class Video:
         file = readable_file(path)
         self._path = str(path)
         self._source = _source(file, sampling, decoding)
+        self._sampling = sampling
+        if sampling.thin_above:
+            self._sampling = thinned(sampling, self._source.expected_frames())
+            if self._sampling != sampling:
+                self._source.close()
+                self._source = _source(file, self._sampling, decoding)
         self._started = False
 
     def __enter__(self) -> Self:
@@ -108,6 +115,11 @@ class Video:
         if self._started:
             raise RuntimeError("the frames of a video can be read once; open it again")
         self._started = True
+
+    @property
+    def sampling(self) -> SamplingOptions:
+        """Which moments are looked at: at a lower rate than was asked for, where there were too many of them."""
+        return self._sampling
 
     @property
     def info(self) -> VideoInfo:

@@ -60,6 +60,7 @@ SETTINGS = {
     "fps": float,
     "start_s": float,
     "end_s": (float, type(None)),
+    "thin_above": int,
     "context_length": int,
     "dino_threshold": float,
     "stc_threshold": float,

@@ -128,6 +128,12 @@ class VideoFlags:
         float | None,
         option("--end", panel=_VIDEO, parser=parse_time, metavar="TIME", help="End before this time."),
     ] = None
+    thin_above: Annotated[
+        int,
+        option(
+            "--thin-above", panel=_VIDEO, help="Of n frames that are more, look at every (n // this)-th [0: at all]."
+        ),
+    ] = 0
     decoder: Annotated[
         Decoder,
         option("--decoder", panel=_VIDEO, help="auto is the CPU; nvdec is the GPU's decoder, for H.264."),
@@ -138,7 +144,7 @@ class VideoFlags:
 
     def options(self) -> SamplingOptions:
         """As the library takes them."""
-        return SamplingOptions(fps=self.fps, start_s=self.start, end_s=self.end)
+        return SamplingOptions(fps=self.fps, start_s=self.start, end_s=self.end, thin_above=self.thin_above)
 
     def decoding(self) -> DecodingOptions:
         """How the frames are decoded, as the library takes it."""

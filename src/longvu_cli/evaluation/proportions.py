@@ -60,3 +60,25 @@ def paired_difference(pairs: Sequence[tuple[bool, bool]]) -> PairedDifference:
         return PairedDifference(count, mean, None)
     variance = sum((difference - mean) ** 2 for difference in differences) / (count - 1)
     return PairedDifference(count, mean, math.sqrt(variance / count))
+
+
+def mean_of_shares(counts: Sequence[tuple[int, int]]) -> tuple[float, Interval]:
+    """The mean of the shares of several groups, each counting the same, with its 95 % interval.
+
+    The interval combines Wilson's of the groups (Newcombe): the distances of their ends
+    from the shares add up as those of independent errors do.
+
+    Args:
+        counts: (right, trials) of each group.
+
+    Raises:
+        ValueError: there are no groups, or one has no trials.
+    """
+    if not counts or any(not trials for _, trials in counts):
+        raise ValueError("there is a group without trials, or none at all")
+    shares = [right / trials for right, trials in counts]
+    intervals = [wilson(right, trials) for right, trials in counts]
+    mean = sum(shares) / len(shares)
+    below = math.hypot(*(share - interval.low for share, interval in zip(shares, intervals, strict=True)))
+    above = math.hypot(*(interval.high - share for share, interval in zip(shares, intervals, strict=True)))
+    return mean, Interval(mean - below / len(shares), mean + above / len(shares))

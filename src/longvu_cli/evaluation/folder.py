@@ -1,0 +1,132 @@
+"""The folder of an evaluation: which one it is, so that it goes on as it began, and can be scored without its model.
+
+::
+
+    run.json       which benchmark, model and settings
+    results.jsonl  every answer as the model gave it: the results of a batch
+    answers.jsonl  every question with its answer and how it was scored
+    summary.json   accuracy by group and overall, with what the paper has; summary.csv is the same as a table
+    films/         videos that the benchmark has as folders of pictures
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from longvu_cli.errors import UsageError
+from longvu_cli.evaluation.benchmark import Benchmark, Variant
+from longvu_cli.evaluation.scoring import RESULTS
+from longvu_cli.records import SCHEMA_VERSION
+from longvu_cli.results import ModelInfo
+from longvu_cli.whole_file import whole_file
+
+_RUN, _FILMS = "run.json", "films"
+
+
+class EvaluationFolder:
+    """A folder that holds one evaluation.
+
+    Args:
+        path: of the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def results(self) -> Path:
+        """The file of the answers."""
+        return self.path / RESULTS
+
+    @property
+    def films(self) -> Path:
+        """Where videos go that are made of pictures."""
+        return self.path / _FILMS
+
+    def make(self) -> None:
+        """Make it, if it is not there.
+
+        Raises:
+            UsageError: it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"--output {self.path} is no folder that can be written to: {error.strerror}",
+                hint="name another folder",
+            ) from error
+
+    def begin(self, benchmark: Benchmark, model: ModelInfo, identity: str, variants: Sequence[Variant]) -> None:
+        """Note which evaluation this is, or find that it is the one that was noted.
+
+        Args:
+            identity: tells the model from others.
+
+        Raises:
+            UsageError: the folder holds another one.
+            OSError: it cannot be written.
+        """
+        facts = {"benchmark": benchmark.name, "identity": identity, "variants": _facts(variants)}
+        known = self._noted()
+        if known is None:
+            if self.results.exists():
+                raise UsageError(f"{self.path} has results, but not of an evaluation", hint="name another folder")
+            noted = {
+                **facts,
+                "schema_version": SCHEMA_VERSION,
+                "model": {**asdict(model), "notices": list(model.notices)},
+            }
+            with whole_file(self.path / _RUN) as aside:
+                aside.write_text(json.dumps(noted, indent=1) + "\n", encoding="utf-8")
+            return
+        for key, other in (("benchmark", "benchmark"), ("identity", "model"), ("variants", "settings")):
+            if known.get(key) != facts[key]:
+                raise UsageError(
+                    f"{self.path} holds an earlier evaluation with not the same {other}",
+                    hint="name another folder, or give the same options as before",
+                )
+
+    def begun(self, benchmark: Benchmark, variants: Sequence[Variant]) -> ModelInfo:
+        """The model of the evaluation that the folder holds.
+
+        Raises:
+            UsageError: it holds none, or another one.
+        """
+        known = self._noted()
+        if known is None:
+            raise UsageError(f"{self.path} holds no evaluation", hint="leave --rescore out to begin one")
+        if known.get("benchmark") != benchmark.name:
+            raise UsageError(f"{self.path} holds an evaluation of {known.get('benchmark')}", hint="name another folder")
+        if known.get("variants") != _facts(variants):
+            raise UsageError(
+                f"{self.path} holds an evaluation with other settings", hint="give the same options as before"
+            )
+        try:
+            model = known["model"]
+            return ModelInfo(**{**model, "notices": tuple(model["notices"])})
+        except (KeyError, TypeError):
+            raise UsageError(f"{self.path / _RUN} is damaged", hint="begin anew in another folder") from None
+
+    def _noted(self) -> dict[str, Any] | None:
+        try:
+            noted = json.loads((self.path / _RUN).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise UsageError(f"{self.path / _RUN} cannot be read: {error}", hint="name another folder") from error
+        if not isinstance(noted, dict):
+            raise UsageError(f"{self.path / _RUN} is no note of an evaluation", hint="name another folder")
+        return noted
+
+
+def _facts(variants: Sequence[Variant]) -> list[dict[str, Any]]:
+    """As they come back from JSON."""
+    facts: list[dict[str, Any]] = json.loads(
+        json.dumps([{"name": variant.name, "settings": variant.settings.changed()} for variant in variants])
+    )
+    return facts
