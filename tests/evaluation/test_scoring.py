@@ -48,6 +48,7 @@ def answered(name: str, answer: str) -> dict[str, Any]:
         "answer": answer,
         "compression": compression,
         "timing_s": {"total": 2.5},
+        "model": {**vars(MODEL), "notices": []},
     }
 
 
@@ -83,7 +84,7 @@ def written(folder: Path, lines: tuple[dict[str, Any], ...] = RESULTS) -> Path:
 
 def summed(results: Path, made: Benchmark, questions: tuple[Question, ...] = QUESTIONS) -> Report:
     trials = plan(questions, [ONLY])
-    return report(made, MODEL, [ONLY], trials, read_outcomes(trials, results))
+    return report(made, [ONLY], trials, read_outcomes(trials, results))
 
 
 def test_accuracy_by_group_and_overall(tmp_path: Path) -> None:
@@ -141,6 +142,14 @@ def test_the_last_result_of_a_question_counts_and_a_line_that_is_not_whole_does_
     with path.open("a", encoding="utf-8") as file:
         file.write('{"schema_version": 1, "key": "00')
     assert summed(path, benchmark()).overall[0].right == 3
+
+
+def test_ways_that_come_to_the_same_share_a_result(tmp_path: Path) -> None:
+    again = Variant("again", ONLY.settings)
+    trials = plan(QUESTIONS[:1], [ONLY, again])
+    made = report(benchmark(), [ONLY, again], trials, read_outcomes(trials, written(tmp_path)))
+    assert [(score.variant, score.right, score.questions) for score in made.overall] == [("", 1, 1), ("again", 1, 1)]
+    assert made.missing == 0
 
 
 def test_something_else_in_the_file_is_told(tmp_path: Path) -> None:

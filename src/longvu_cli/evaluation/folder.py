@@ -2,7 +2,7 @@
 
 ::
 
-    run.json       which benchmark, model and settings
+    run.json       which benchmark, model (its digest) and settings
     results.jsonl  every answer as the model gave it: the results of a batch
     answers.jsonl  every question with its answer and how it was scored
     summary.json   accuracy by group and overall, with what the paper has; summary.csv is the same as a table
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,10 @@ from longvu_cli.errors import UsageError
 from longvu_cli.evaluation.benchmark import Benchmark, Variant
 from longvu_cli.evaluation.scoring import RESULTS
 from longvu_cli.records import SCHEMA_VERSION
-from longvu_cli.results import ModelInfo
 from longvu_cli.whole_file import whole_file
 
 _RUN, _FILMS = "run.json", "films"
+_SPOKEN = {"benchmark": "benchmark", "identity": "model", "variants": "settings"}
 
 
 class EvaluationFolder:
@@ -61,7 +60,7 @@ class EvaluationFolder:
                 hint="name another folder",
             ) from error
 
-    def begin(self, benchmark: Benchmark, model: ModelInfo, identity: str, variants: Sequence[Variant]) -> None:
+    def begin(self, benchmark: Benchmark, identity: str, variants: Sequence[Variant]) -> None:
         """Note which evaluation this is, or find that it is the one that was noted.
 
         Args:
@@ -76,23 +75,14 @@ class EvaluationFolder:
         if known is None:
             if self.results.exists():
                 raise UsageError(f"{self.path} has results, but not of an evaluation", hint="name another folder")
-            noted = {
-                **facts,
-                "schema_version": SCHEMA_VERSION,
-                "model": {**asdict(model), "notices": list(model.notices)},
-            }
+            noted = {**facts, "schema_version": SCHEMA_VERSION}
             with whole_file(self.path / _RUN) as aside:
                 aside.write_text(json.dumps(noted, indent=1) + "\n", encoding="utf-8")
             return
-        for key, other in (("benchmark", "benchmark"), ("identity", "model"), ("variants", "settings")):
-            if known.get(key) != facts[key]:
-                raise UsageError(
-                    f"{self.path} holds an earlier evaluation with not the same {other}",
-                    hint="name another folder, or give the same options as before",
-                )
+        self._compare(known, facts)
 
-    def begun(self, benchmark: Benchmark, variants: Sequence[Variant]) -> ModelInfo:
-        """The model of the evaluation that the folder holds.
+    def require(self, benchmark: Benchmark, variants: Sequence[Variant]) -> None:
+        """Find that the folder holds this evaluation, whichever its model.
 
         Raises:
             UsageError: it holds none, or another one.
@@ -100,17 +90,15 @@ class EvaluationFolder:
         known = self._noted()
         if known is None:
             raise UsageError(f"{self.path} holds no evaluation", hint="leave --rescore out to begin one")
-        if known.get("benchmark") != benchmark.name:
-            raise UsageError(f"{self.path} holds an evaluation of {known.get('benchmark')}", hint="name another folder")
-        if known.get("variants") != _facts(variants):
-            raise UsageError(
-                f"{self.path} holds an evaluation with other settings", hint="give the same options as before"
-            )
-        try:
-            model = known["model"]
-            return ModelInfo(**{**model, "notices": tuple(model["notices"])})
-        except (KeyError, TypeError):
-            raise UsageError(f"{self.path / _RUN} is damaged", hint="begin anew in another folder") from None
+        self._compare(known, {"benchmark": benchmark.name, "variants": _facts(variants)})
+
+    def _compare(self, known: dict[str, Any], facts: dict[str, Any]) -> None:
+        for key, value in facts.items():
+            if known.get(key) != value:
+                raise UsageError(
+                    f"{self.path} holds an earlier evaluation with not the same {_SPOKEN[key]}",
+                    hint="name another folder, or give the same options as before",
+                )
 
     def _noted(self) -> dict[str, Any] | None:
         try:

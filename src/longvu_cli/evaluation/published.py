@@ -59,9 +59,9 @@ PUBLISHED = (
 )
 
 
-def models_of_paper(model: ModelInfo) -> tuple[str, ...]:
+def models_of_paper(model: ModelInfo | None) -> tuple[str, ...]:
     """The models of the paper whose numbers stand beside those of a model: its own, or of one that is none, all."""
-    for name in (model.name, model.source):
+    for name in () if model is None else (model.name, model.source):
         known = _NAMES.get(name.rstrip("/").rpartition("/")[2].lower())
         if known is not None:
             return (known,)

@@ -50,6 +50,7 @@ class Outcome:
         choice: the letter of the option that the answer means; None: none, or more than one.
         error: what was wrong.
         seconds: that the answer took; None where there is none.
+        model: that gave it.
     """
 
     trial: Trial
@@ -58,6 +59,7 @@ class Outcome:
     error: str | None
     seconds: float | None
     reduction: Reduction | None
+    model: ModelInfo | None
 
     @property
     def right(self) -> bool | None:
@@ -94,6 +96,7 @@ class Report:
     """What came out.
 
     Attributes:
+        model: that answered; None: nothing is answered.
         overall: a score per variant; none where no right answer is known.
         groups: a score per variant and group.
         outcomes: of the trials that have one.
@@ -102,7 +105,7 @@ class Report:
     """
 
     benchmark: Benchmark
-    model: ModelInfo
+    model: ModelInfo | None
     variants: tuple[Variant, ...]
     overall: tuple[Score, ...]
     groups: tuple[Score, ...]
@@ -123,13 +126,23 @@ def read_outcomes(trials: Sequence[Trial], results: Path) -> tuple[Outcome, ...]
     Raises:
         UsageError: it is something else, or cannot be read.
     """
-    wanted: dict[tuple[object, object], Trial] = {(trial.row.id, trial.row.question): trial for trial in trials}
+    # Rows that are the same in all that matters have one result, with the id of one of them.
+    same: dict[tuple[object, ...], list[Trial]] = {}
+    for trial in trials:
+        same.setdefault(_work(trial), []).append(trial)
+    wanted: dict[tuple[object, object], list[Trial]] = {
+        (trial.row.id, trial.row.question): those for those in same.values() for trial in those
+    }
     found: dict[int, Outcome] = {}
     for record in _records(results):
-        trial = wanted.get((record.get("id"), record.get("question")))
-        if trial is not None:
+        for trial in wanted.get((record.get("id"), record.get("question")), ()):
             found[trial.row.number] = _outcome(trial, record)
     return tuple(found[trial.row.number] for trial in trials if trial.row.number in found)
+
+
+def _work(trial: Trial) -> tuple[object, ...]:
+    row = trial.row
+    return row.video, row.question, row.settings
 
 
 def _records(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -150,7 +163,8 @@ def _records(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def _outcome(trial: Trial, record: Mapping[str, Any]) -> Outcome:
     if "error" in record:
-        return Outcome(trial, None, None, record["error"]["message"], None, None)
+        return Outcome(trial, None, None, record["error"]["message"], None, None, None)
+    model = record["model"]
     frames, tokens = record["compression"]["frames"], record["compression"]["tokens"]
     return Outcome(
         trial=trial,
@@ -159,6 +173,7 @@ def _outcome(trial: Trial, record: Mapping[str, Any]) -> Outcome:
         error=None,
         seconds=record["timing_s"]["total"],
         reduction=Reduction(frames["sampled"], frames["kept"], tokens["dense"], tokens["visual"]),
+        model=ModelInfo(**{**model, "notices": tuple(model["notices"])}),
     )
 
 
@@ -167,7 +182,6 @@ def _outcome(trial: Trial, record: Mapping[str, Any]) -> Outcome:
 
 def report(
     benchmark: Benchmark,
-    model: ModelInfo,
     variants: Sequence[Variant],
     trials: Sequence[Trial],
     outcomes: Sequence[Outcome],
@@ -188,7 +202,7 @@ def report(
     ]
     return Report(
         benchmark=benchmark,
-        model=model,
+        model=next((outcome.model for outcome in outcomes if outcome.model is not None), None),
         variants=tuple(variants),
         overall=tuple(overall),
         groups=tuple(by_group),
@@ -244,7 +258,7 @@ def report_record(made: Report) -> Record:
     return {
         "schema_version": SCHEMA_VERSION,
         "command": f"eval {made.benchmark.name}",
-        "model": {**asdict(made.model), "notices": list(made.model.notices)},
+        "model": None if made.model is None else {**asdict(made.model), "notices": list(made.model.notices)},
         "variants": [{"name": variant.name, "settings": variant.settings.changed()} for variant in made.variants],
         "overall": [_score_record(made, score) for score in made.overall],
         "groups": [_score_record(made, score) for score in made.groups],
