@@ -43,9 +43,53 @@ def test_options_are_put_as_the_reference_puts_those_of_mvbench() -> None:
         ("The answer is A or C.", None),
         ("Neither (A) nor (B)", None),
         ("E", None),
-        ("b", None),
         ("Bananas", None),
         ("", None),
+        # emphasis, brackets, small letters
+        ("**B**", "B"),
+        ("[B]", "B"),
+        ("b", "B"),
+        ("(c).", "C"),
+        ("B\nBecause it is yellow.", "B"),
+        ("B) A banana", "B"),
+        ('"B"', "B"),
+        # said in words
+        ("Answer: B", "B"),
+        ("Answer: (B) A banana", "B"),
+        ("The correct answer is **C**.", "C"),
+        ("Final answer - D", "D"),
+        ("The correct option is option B.", "B"),
+        ("The answer is A.", "A"),
+        ("The answer is A because it is round.", "A"),
+        ("B is correct.", "B"),
+        # "A" as a word
+        ("A fruit is eaten.", None),
+        ("A man eats", None),
+        ("The answer is a mystery.", None),
+        ("The answer is A fruit", None),
+        ("I", None),
+        # denied
+        ("Not (A)", None),
+        ("It is not (A), it is (B).", "B"),
+        ("The answer is not A.", None),
+        ("The answer is not A but B", None),
+        ("(A) is wrong, so (C).", "C"),
+        ("(A) is not shown.", None),
+        ("B is incorrect.", None),
+        ("Not a banana.", None),
+        # the text of an option within a sentence
+        ("They eat cherries there.", "C"),
+        ("Somebody eats an apple and a banana.", None),
+        ("pineapple", None),
+        # several
+        ("B and C", None),
+        ("B/C", None),
+        ("(A)(B)", None),
+        ("A and B", None),
+        ("The answer is B, C or D.", None),
+        # said twice is said once
+        ("B. The answer is B.", "B"),
+        ("(B) or rather (B)", "B"),
     ],
 )
 def test_an_answer_means_an_option(answer: str, letter: str | None) -> None:
@@ -62,3 +106,16 @@ def test_the_template_goes_around_the_question_with_its_options() -> None:
     assert put_question("Why?", PromptOptions(prompt_template=template)) == "Look well. Why? {braces} %s"
     put = put_question("{question}", PromptOptions(prompt_template=template, choices=("x", "y")))
     assert put == f"Look well. {with_choices('{question}', ('x', 'y'))} {{braces}} %s"
+
+
+def test_of_options_within_each_other_the_longer_is_meant() -> None:
+    options = ("red", "dark red", "blue")
+    assert chosen("It is dark red.", options) == "B"
+    assert chosen("It is red.", options) == "A"
+
+
+def test_options_that_are_numbers_or_letters() -> None:
+    assert chosen("3", ("2", "3", "4")) == "B"
+    assert chosen("It was 3 times.", ("2", "3", "4")) == "B"
+    assert chosen("There are 13.", ("2", "3", "4")) is None
+    assert chosen("B", ("B", "A")) == "A", "an answer that is an option's text is that option"

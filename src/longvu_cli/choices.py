@@ -8,6 +8,22 @@ from collections.abc import Sequence
 
 ORDER = "Answer with the option's letter from the given choices directly and only give the best option."
 
+# What takes an option out of the choice, at most a few words before its letter.
+_DENIED = re.compile(
+    r"\b(?:not|isn't|neither|nor|except|rather than|instead of|rule out|rules out|wrong|incorrect)\b"
+    r"(?:\s+(?:the|option|answer|choice|is|it|be|to|a))*\W*$",
+    re.IGNORECASE,
+)
+# What takes it out after its letter: "(A) is wrong".
+_REFUTED = re.compile(
+    r"^\W*(?:is|are|was|would be|can be|seems)?\s*(?:not\b|n't|wrong|incorrect|false|ruled out|excluded)", re.IGNORECASE
+)
+# "the answer is …", "option: …", with emphasis, quotes and brackets before the letter.
+_LEADS = (
+    r"\b(?:final |correct |right |best |my )*(?:answer|option|choice)\b(?:\s+(?:is|would be|should be|must be))?"
+    r"(?:\s+(?:the )?(?:option|answer|choice|letter))?\s*[:=]?"
+)
+
 
 def with_choices(question: str, choices: Sequence[str]) -> str:
     """The question with its options, lettered, as the reference puts those of MVBench."""
@@ -20,33 +36,119 @@ def with_choices(question: str, choices: Sequence[str]) -> str:
 def chosen(answer: str, choices: Sequence[str]) -> str | None:
     """The letter of the option that an answer means; None: it means none, or more than one.
 
-    An answer begins with a letter ("B", "(B) On the table", "B. On the table", "The best option is B."), or it is the
-    text of an option.
+    What is tried, in this order, and the first that names anything decides:
+
+    1. the answer is the text of an option, with its letter or without;
+    2. it begins with a letter: "B", "(B) On the table", "**B**", "B. On the table", "B is right";
+    3. it says so: "The best option is B", "Answer: (B)", "Final answer - B";
+    4. it has letters in brackets: "I think it is (B), really.";
+    5. it is a letter in small: "b", "(b)";
+    6. it has the whole text of one option, and of no other, in it.
+
+    A letter is an option only where the answer does not deny it ("not (A)", "(A) is wrong"), and "A" and "I" only where
+    they cannot be words: "A man" is none. Several letters are none.
     """
     if not choices:
         return None
     letters = string.ascii_uppercase[: len(choices)]
-    said = _plain(answer)
-    same = [letter for letter, choice in zip(letters, choices, strict=True) if _plain(choice) == said]
-    if len(same) == 1:
-        return same[0]
-    # A letter alone, between brackets or before a full stop: "A" is a word, too.
-    alone = rf"\(?([{letters}])(?:[).:,]|\s*$)"
-    another = rf"\)?[\s.,/&]*(?:(?:and|or)\s)?\s*{alone}"
-    patterns = (
-        rf"^\s*{alone}",
-        rf"\boption(?: is)?:? \(?([{letters}])\b",
-        rf"\banswer(?: is)?:? \(?([{letters}])\b",
-        rf"\(([{letters}])\)",
+    text = re.sub(r"[*_`\"“”‘]", "", answer.replace("’", "'")).strip()
+    for found in (
+        _same(text, choices, letters),
+        _leading(text, letters),
+        _declared(text, letters),
+        _bracketed(text, letters),
+        _small(text, letters),
+    ):
+        if found:
+            return found.pop() if len(found) == 1 else None
+    mentioned = _mentioned(text, choices, letters)
+    return mentioned.pop() if len(mentioned) == 1 else None
+
+
+def _same(text: str, choices: Sequence[str], letters: str) -> set[str]:
+    said = _plain(text)
+    return {
+        letter
+        for letter, choice in zip(letters, choices, strict=True)
+        if said
+        in (_plain(choice), *(_plain(f"{form} {choice}") for form in (f"({letter})", f"{letter}.", f"{letter})")))
+    }
+
+
+def _leading(text: str, letters: str) -> set[str]:
+    """A letter alone, between brackets or before a stop; or, except for A and I, before a verb."""
+    match = re.match(
+        rf"(?:[(\[]([{letters}])[)\]]|([{letters}])(?=[).:,;/&\]]|\s*$|\s*\n|\s*(?:and|or)\s*\(?[{letters}]\b)"
+        rf"|([{letters}])(?=\s+(?:is|was)\b))",
+        text,
     )
-    for pattern in patterns:
-        named = {match[1] for match in re.finditer(pattern, answer)}
-        named |= {
-            more[1] for match in re.finditer(pattern, answer) if (more := re.match(another, answer[match.end(1) :]))
-        }
-        if named:
-            return named.pop() if len(named) == 1 else None
-    return None
+    if match is None:
+        return set()
+    letter = match[1] or match[2] or match[3]
+    if _REFUTED.match(text[match.end() :]):
+        return set()
+    return {letter} | _listed(text[match.end() :], letters)
+
+
+def _declared(text: str, letters: str) -> set[str]:
+    """Every letter after "answer is", "option:" and the like."""
+    found: set[str] = set()
+    for match in re.finditer(rf"{_LEADS}\s*[-–]?\s*[(\[]?([{letters}])\b(?![a-z'])(.?)", text, re.IGNORECASE):
+        letter, rest = match[1], text[match.end(1) :]
+        # Of the words "a" and "I" the answer may have many; only the capital, before no other word, is an option.
+        if not letter.isupper() or (
+            letter in "AI" and re.match(r"\s+(?!or\b|and\b|because\b|since\b|is\b)[a-z]", rest)
+        ):
+            continue
+        if _DENIED.search(text[: match.start(1)]) or _REFUTED.match(rest):
+            continue
+        found |= {letter} | _listed(rest, letters)
+    return found
+
+
+def _bracketed(text: str, letters: str) -> set[str]:
+    """Letters in brackets that are not denied."""
+    return {
+        match[1]
+        for match in re.finditer(rf"[(\[]([{letters}])[)\]]", text)
+        if not (_DENIED.search(text[: match.start()]) or _REFUTED.match(text[match.end() :]))
+    }
+
+
+def _small(text: str, letters: str) -> set[str]:
+    match = re.fullmatch(rf"[(\[]?([{letters.lower()}])[)\].:]*", text)
+    return set() if match is None else {match[1].upper()}
+
+
+def _mentioned(text: str, choices: Sequence[str], letters: str) -> set[str]:
+    """The options whose whole text is in the answer, but those that are part of a longer one that is, too."""
+    said = _plain(text)
+    inside = {
+        letter: words
+        for letter, choice in zip(letters, choices, strict=True)
+        if (words := _plain(choice)) and _has(said, words)
+    }
+    whole = {
+        letter
+        for letter, words in inside.items()
+        if not any(words != longer and _has(longer, words) for longer in inside.values())
+    }
+    return {letter for letter in whole if not _DENIED.search(said[: said.index(inside[letter])])}
+
+
+def _has(text: str, words: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
+
+
+def _listed(rest: str, letters: str) -> set[str]:
+    """Letters that follow the first one in a list: "A or C", "A, B", "A. B. C."."""
+    found: set[str] = set()
+    following = re.compile(rf"[)\]]?[\s.,;/&]*(?:(?:and|or)\s+)?[(\[]?([{letters}])(?=[).:,;\]]|\s*$|\s+(?:and|or)\b)")
+    at = 0
+    while (match := following.match(rest, at)) is not None:
+        found.add(match[1])
+        at = match.end(1)
+    return found
 
 
 def _plain(text: str) -> str:
