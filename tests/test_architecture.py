@@ -135,7 +135,7 @@ def test_nothing_below_the_command_line_prints(path: Path) -> None:
     assert not any(isinstance(call, ast.Name) and call.id in ("print", "input") for call in calls)
 
 
-HEAVY = ("torch", "transformers", "av", "accelerate", "bitsandbytes", "fastapi", "uvicorn", "pydantic", "httpx2")
+HEAVY = ("torch", "transformers", "av", "accelerate", "bitsandbytes", "fastapi", "uvicorn", "pydantic", "httpx2", "ray")
 
 
 @pytest.mark.parametrize("module", ["longvu_cli", "longvu_cli.config", "longvu_cli.errors", "longvu_cli.cli.app"])

@@ -34,7 +34,7 @@ def test_the_libraries_are_those_that_the_package_requires() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     more = project["optional-dependencies"]
     required = {re.split(r"[>=;<]", line)[0] for line in project["dependencies"]}
-    extras = [line for name in ("eval", "serve", "train") for line in more[name]]
+    extras = [line for name in ("eval", "ray", "serve", "train") for line in more[name]]
     optional = {"bitsandbytes"} | {re.split(r"[>=;<]", line)[0] for line in extras}
     assert required - optional == set(REQUIRED.values())
     assert optional == {distribution for distribution, _ in OPTIONAL.values()}

@@ -27,6 +27,14 @@ class LLMFamily(StrEnum):
     LLAMA = "llama"
 
 
+class EngineName(StrEnum):
+    """Who answers many questions."""
+
+    PLAIN = "plain"
+    PROCESSES = "processes"
+    RAY = "ray"
+
+
 class RecipeName(StrEnum):
     """Whose numbers: those of the released code and weights, or those of the paper."""
 

@@ -31,6 +31,7 @@
     │   ├── DeviceOutOfMemory   the model or the video does not fit
     │   ├── ServerUnreachable   no server answers at the address, or it broke off
     │   ├── ServerBusy          the server takes no more requests for now
+    │   ├── WorkerDied          processes that were to answer died, again and again
     │   ├── NonFiniteLogits     the model computed NaN or infinity (a data type too small)
     │   └── NonFiniteLoss       a training came to NaN or infinity (a learning rate too large)
     └── UnexpectedError         an error that no one thought of: a bug
@@ -165,6 +166,10 @@ class ServerUnreachable(DeviceError):
 
 class ServerBusy(DeviceError):
     """The server takes no more requests for now."""
+
+
+class WorkerDied(DeviceError):
+    """Processes that were to answer died, again and again."""
 
 
 class NonFiniteLogits(DeviceError):

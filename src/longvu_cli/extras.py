@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 
 from longvu_cli.errors import ExtraNotInstalled
 
@@ -40,3 +41,15 @@ def require_pyarrow(what: str) -> None:
         raise ExtraNotInstalled(
             f"{what} needs pyarrow, which is not installed", hint="run: pip install 'longvu-cli[eval]'"
         ) from None
+
+
+def require_ray() -> None:
+    """Notice that there is no Ray, without importing it, which takes a while.
+
+    Raises:
+        ExtraNotInstalled: it is not there.
+    """
+    if find_spec("ray") is None:
+        raise ExtraNotInstalled(
+            "--engine ray needs Ray, which is not installed", hint="run: pip install 'longvu-cli[ray]'"
+        )

@@ -84,9 +84,14 @@ class Owed:
             self._videos = deque(sorted(self._videos, key=_bytes, reverse=True))
 
     @property
-    def videos_left(self) -> int:
-        """Videos that no lane has."""
-        return len(self._videos)
+    def left(self) -> int:
+        """How many more lanes would find something to do, perhaps."""
+        return len(self._videos) + bool(self._waiting)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether others are at rows that may come back."""
+        return bool(self._waiting)
 
     def take(self, lane: int = 0, *, wait: bool) -> Row | None:
         """Claim a row and hand it out; None: there is none for now.
@@ -114,12 +119,19 @@ class Owed:
         """Of a row that was handed out."""
         return self._claims[row.number]
 
-    def give_back(self, row: Row, lane: int) -> None:
-        """Take back a row that was handed out: it is the next that anybody gets, with the rest of its video."""
-        self.done(row)
+    def leave(self, lane: int, row: Row | None = None) -> None:
+        """Take back what a lane has: anybody may go on with its video, and is the next to do so.
+
+        Args:
+            row: was handed out, and not answered; it comes first.
+        """
         video = self._of_lane.pop(lane, None)
-        rows = () if video is None else video.rows
-        self._videos.appendleft(_Video(deque([row, *rows]), insistent=True))
+        rows = deque(() if video is None else video.rows)
+        if row is not None:
+            self.done(row)
+            rows.appendleft(row)
+        if rows:
+            self._videos.appendleft(_Video(rows, insistent=True))
 
     def done(self, row: Row) -> None:
         """Let go of the claim of a row that was handed out."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from longvu_cli.cli.engines import open_engine
+from longvu_cli.cli.engines import open_engine, verify_engine
 from longvu_cli.cli.errors import OK, SOME_FAILED
 from longvu_cli.cli.options import (
     OUTPUT,
@@ -21,6 +21,7 @@ from longvu_cli.cli.options import (
     CompressionFlags,
     ContextFlags,
     CoverageFlags,
+    EngineFlags,
     ModelFlags,
     VideoFlags,
     option,
@@ -64,6 +65,7 @@ def batch(
     answer: AnswerFlags,
     context: ContextFlags,
     covering: CoverageFlags,
+    engine: EngineFlags,
 ) -> int:
     """Answer many questions about many videos, with one load of the model.
 
@@ -74,11 +76,15 @@ def batch(
     share the work: a row is identified by the content of its video, the question, the model and the settings, and is
     answered once. A row that fails has its error for a result; it is tried again when it or its video changes, or
     with --retry-failed. The exit code is 6 if any result is an error.
+
+    With --engine processes or ray, several models answer at a time, each on its own GPU; the largest videos come first,
+    and the results, which are the same, in any order. A row whose process dies goes to another, three times at most.
     """
     from longvu_cli.manifest import Settings, read_manifest
 
     if retry_failed and results is None:
         raise UsageError("--retry-failed needs --output", hint="name the file of the earlier results")
+    verify_engine(engine, model, shared=results is not None)
     defaults = Settings(
         moments.options(), compression.options(), answer.options(), context.options(), covering.options()
     )
@@ -86,12 +92,20 @@ def batch(
     rows = read_manifest(content, manifest if manifest == _STDIN else os.path.abspath(manifest), defaults)
     with (
         _open_results(results, output) as opened,
-        open_engine("batch", output, model=model, cache=cache, decoding=moments.decoding()) as engine,
+        open_engine(
+            "batch",
+            output,
+            engine=engine,
+            model=model,
+            cache=cache,
+            decoding=moments.decoding(),
+            shared=results is not None,
+        ) as answering,
     ):
         from longvu_cli.batch import Batch
 
         teller = Teller(output)
-        work = Batch(rows, opened, engine=engine, on_progress=teller.progress, on_failure=teller.failure)
+        work = Batch(rows, opened, engine=answering, on_progress=teller.progress, on_failure=teller.failure)
         with output.progress(), told_as_output(results):
             tally = work.run(retry_failed=retry_failed)
     _conclude(tally, results, output)

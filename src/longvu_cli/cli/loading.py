@@ -12,14 +12,15 @@ from longvu_cli.config import DecodingOptions
 if TYPE_CHECKING:
     from longvu_cli.hub import DownloadPlan
     from longvu_cli.longvu import LongVU
-    from longvu_cli.weights import Part, Variant
+    from longvu_cli.results import ModelInfo
+    from longvu_cli.weights import Part
 
 # Downloads, and files to be read, above this size are announced.
 ANNOUNCED_BYTES = 100_000_000
 
 
 class Announcer:
-    """Says what is about to be downloaded or read, where it is much."""
+    """Says which model it is, and what is about to be downloaded or read, where it is much."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -33,6 +34,18 @@ class Announcer:
         """Files are about to be compared."""
         if size > ANNOUNCED_BYTES:
             self._output.note(f"comparing {size / 1e9:.2f} GB of {repo} with what the hub lists, which is done once")
+
+    def chosen(self, model: str) -> None:
+        """``auto`` takes this one."""
+        self._output.note(f"--model auto takes {model}, the largest that fits the free memory of the device")
+
+    def loaded(self, info: ModelInfo) -> None:
+        """The model is there."""
+        told = f"model {info.name} from {info.source}" + (f" at {info.revision}" if info.revision else "")
+        quantized = "" if info.quantization == "none" else f", {info.quantization}"
+        self._output.detail(f"{told} ({info.dtype}{quantized} on {info.device})")
+        for notice in info.notices:
+            self._output.warning(notice)
 
 
 def load_model(
@@ -59,24 +72,16 @@ def load_model(
 
     announcer = Announcer(output)
 
-    def choose(variant: Variant) -> None:
-        output.note(f"--model auto takes {variant.name}, the largest that fits the free memory of the device")
-
     model = LongVU.from_pretrained(
         flags.model,
         part=part,
         options=options,
         cache=None if cache.no_cache else FeatureCache(features) if features else FeatureCache.default(),
         decoding=decoding,
-        on_chosen=choose,
+        on_chosen=lambda variant: announcer.chosen(variant.name),
         on_download=announcer.download,
         on_check=announcer.check,
         tqdm_class=Bar if output.animated else None,
     )
-    info = model.info
-    told = f"model {info.name} from {info.source}" + (f" at {info.revision}" if info.revision else "")
-    quantized = "" if info.quantization == "none" else f", {info.quantization}"
-    output.detail(f"{told} ({info.dtype}{quantized} on {info.device})")
-    for notice in info.notices:
-        output.warning(notice)
+    announcer.loaded(model.info)
     return model

@@ -26,6 +26,7 @@ from longvu_cli.config import (
     Decoder,
     DecodingOptions,
     DType,
+    EngineName,
     FrameResolution,
     GenerationOptions,
     ModelOptions,
@@ -58,6 +59,7 @@ def parse_time(text: str | float) -> float:
 MODEL, _VIDEO, _COMPRESSION, ANSWER, OUTPUT = "Model", "Video", "Compression", "Answer", "Output"
 
 SERVER = "Server"
+ENGINE = "Engine"
 
 # What a server asks for, and what a client shows.
 Token = Annotated[
@@ -295,6 +297,28 @@ class CacheFlags:
     no_cache: Annotated[
         bool, option("--no-cache", panel=_VIDEO, help="Neither use nor keep the features of the video.")
     ] = False
+
+
+@dataclass(frozen=True)
+class EngineFlags:
+    """Who answers many questions."""
+
+    engine: Annotated[
+        EngineName,
+        option(
+            "--engine",
+            panel=ENGINE,
+            help="plain: one model, in this process; processes: several on this machine; ray: on a cluster, or here.",
+        ),
+    ] = EngineName.PLAIN
+    processes: Annotated[
+        str | None,
+        option("--processes", panel=ENGINE, metavar="N|auto", help="So many models, of those engines [one per GPU]."),
+    ] = None
+    address: Annotated[
+        str | None,
+        option("--address", panel=ENGINE, metavar="HOST:PORT", help="Of a running Ray cluster; auto finds that here."),
+    ] = None
 
 
 @dataclass(frozen=True)
