@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -36,6 +37,8 @@ HERE = DecodingOptions(isolated=False)
 IMPATIENT = DecodingOptions(patience_s=0.5)
 # What a test gives processes to go away.
 SOON_S = 2.0
+# When a server of a test is ended whatever it does: a worker that nothing else stops fails its test only.
+LATEST_S = 20.0
 
 # A server whose workers, with a file named so, do something else once they sent the first frame.
 PROGRAM = """
@@ -73,13 +76,19 @@ def bad(clip: Path, tmp_path: Path) -> Path:
 def misbehave(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
     """Have the workers do something else."""
     started: list[Server] = []
+    ends: list[threading.Timer] = []
 
     def start(deed: str = "pass", set_up: str = "") -> Server:
-        started.append(Server(PROGRAM.format(deed=deed, set_up=set_up)))
-        monkeypatch.setattr(isolation, "server", functools.cache(lambda _: started[-1]))
-        return started[-1]
+        server = Server(PROGRAM.format(deed=deed, set_up=set_up))
+        ends.append(threading.Timer(LATEST_S, end, [server]))
+        ends[-1].start()
+        started.append(server)
+        monkeypatch.setattr(isolation, "server", functools.cache(lambda _: server))
+        return server
 
     yield start
+    for timer in ends:
+        timer.cancel()
     for server in started:
         server.close()
 
@@ -87,6 +96,11 @@ def misbehave(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]
 def read(path: Path, decoding: DecodingOptions = IMPATIENT) -> list[Frame]:
     with Video(path, decoding=decoding) as video:
         return list(video.frames())
+
+
+def end(server: Server) -> None:
+    for process in [*workers(server), psutil.Process(server.process.pid)]:
+        process.kill()
 
 
 def gone(processes: list[psutil.Process], within_s: float = SOON_S) -> bool:
