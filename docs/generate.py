@@ -40,7 +40,8 @@ def exit_codes() -> list[tuple[str, str]]:
         (str(exit_code(WeightsError(""))), "the weights are missing, damaged, gated, or not to be had offline"),
         (
             str(exit_code(DeviceError(""))),
-            "no suitable device, out of memory, or no server that answers; nothing that `doctor` could run",
+            "no suitable device, out of memory, no room for temporary files, or no server that answers; nothing that "
+            "`doctor` could run",
         ),
         (str(SOME_FAILED), "some of several videos or rows failed"),
         (f"{INTERRUPTED}, {TERMINATED}", "interrupted, terminated (or the terminal was closed)"),

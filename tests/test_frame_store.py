@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
+from longvu_cli.errors import NoScratchSpace
 from longvu_cli.frame_store import FrameStore
 
 
@@ -43,3 +45,16 @@ def test_memory_does_not_grow_beyond_the_limit_and_no_file_is_left(
         assert len(vars(store)["_held"]) == 3
         assert not list(tmp_path.iterdir())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told_and_the_store_closes() -> None:
+    grid = torch.zeros(1, 8, 8)
+    with FrameStore(memory_bytes=0) as store:
+        store.append(grid)
+        assert store._file is not None
+        full = os.open("/dev/full", os.O_RDWR)
+        os.dup2(full, store._file.fileno())
+        os.close(full)
+        with pytest.raises(NoScratchSpace, match="No space left on device") as error:
+            store.append(grid)
+        assert "TMPDIR" in error.value.hint

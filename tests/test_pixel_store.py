@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from longvu_cli.errors import NoScratchSpace
 from longvu_cli.pixel_store import PixelStore, Squares
 
 
@@ -51,6 +51,6 @@ def test_what_cannot_be_written_is_told_when_more_comes() -> None:
         os.dup2(full, store._file.fileno())
         os.close(full)
         store.append([frame(1)])
-        with pytest.raises(OSError) as error:
+        with pytest.raises(NoScratchSpace, match="No space left on device") as error:
             store.append([frame(2)])
-        assert error.value.errno == errno.ENOSPC
+        assert "TMPDIR" in error.value.hint

@@ -29,6 +29,7 @@
     ├── DeviceError             the device cannot do it
     │   ├── DeviceUnavailable   no such device, or a library that it needs is missing
     │   ├── DeviceOutOfMemory   the model or the video does not fit
+    │   ├── NoScratchSpace      a temporary file cannot be written: the disk is full, for instance
     │   ├── ServerUnreachable   no server answers at the address, or it broke off
     │   ├── ServerBusy          the server takes no more requests for now
     │   ├── WorkerDied          processes that were to answer died, again and again
@@ -158,6 +159,10 @@ class DeviceUnavailable(DeviceError):
 
 class DeviceOutOfMemory(DeviceError):
     """The model or the video does not fit into the device's memory."""
+
+
+class NoScratchSpace(DeviceError):
+    """A temporary file cannot be written, or read back: the disk is full, for instance."""
 
 
 class ServerUnreachable(DeviceError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from typing import IO, Self
 
 import numpy as np
 import torch
+
+from longvu_cli.scratch import scratch_errors, scratch_file, write_all
 
 # 400 frames of the largest model fit; a file is only needed for videos that keep more before they are thinned.
 MEMORY_BYTES = 160 * 2**20
@@ -42,6 +43,9 @@ class FrameStore:
 
         Args:
             grids: [n, Q, v], all of one type.
+
+        Raises:
+            NoScratchSpace: the file cannot be written.
         """
         for grid in grids.cpu():
             self._like = grid if self._like is None else self._like
@@ -51,15 +55,19 @@ class FrameStore:
                 self._spill(grid)
 
     def take(self, rows: torch.Tensor) -> torch.Tensor:
-        """The grids of these rows, [len(rows), Q, v]."""
+        """The grids of these rows, [len(rows), Q, v].
+
+        Raises:
+            NoScratchSpace: the file cannot be read.
+        """
         return torch.stack([self._read(row) for row in rows.tolist()])
 
     def _spill(self, grid: torch.Tensor) -> None:
         if self._file is None:
-            # Without a name: whatever happens, nothing is left behind.
-            self._file = tempfile.TemporaryFile(prefix="longvu-")  # noqa: SIM115  closed with the store
-        self._file.seek(0, os.SEEK_END)
-        self._file.write(grid.contiguous().view(torch.uint8).numpy().tobytes())
+            self._file = scratch_file()
+        with scratch_errors():
+            self._file.seek(0, os.SEEK_END)
+        write_all(self._file, grid.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         self._spilled += 1
 
     def _read(self, row: int) -> torch.Tensor:
@@ -68,6 +76,7 @@ class FrameStore:
         like = self._like
         if self._file is None or like is None or row - len(self._held) >= self._spilled:
             raise IndexError(f"row {row} of {len(self)}")
-        self._file.seek((row - len(self._held)) * like.nbytes)
-        data = np.frombuffer(self._file.read(like.nbytes), dtype=np.uint8).copy()
+        with scratch_errors():
+            self._file.seek((row - len(self._held)) * like.nbytes)
+            data = np.frombuffer(self._file.read(like.nbytes), dtype=np.uint8).copy()
         return torch.from_numpy(data).view(like.dtype).reshape(like.shape)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO, Self
 
 import numpy as np
+
+from longvu_cli.scratch import scratch_errors, scratch_file, write_all
 
 Squares = tuple[np.ndarray, ...]
 
@@ -41,12 +42,11 @@ class PixelStore:
             frames: uint8 arrays that nobody changes any more.
 
         Raises:
-            OSError: the file cannot be written.
+            NoScratchSpace: the file cannot be written.
         """
         if self._file is None:
             self._shapes = tuple(array.shape for array in frames[0])
-            # Without a name: whatever happens, nothing is left behind.
-            self._file = tempfile.TemporaryFile(buffering=0, prefix="longvu-")  # noqa: SIM115  closed with the store
+            self._file = scratch_file()
         self._finish_writing()
         self._writing = self._writer.submit(_write, self._file, tuple(frames))
         self._count += len(frames)
@@ -55,7 +55,7 @@ class PixelStore:
         """The frames of these rows.
 
         Raises:
-            OSError: the file cannot be written, or read.
+            NoScratchSpace: the file cannot be written, or read.
         """
         self._finish_writing()
         return [self._read(row) for row in rows]
@@ -69,7 +69,8 @@ class PixelStore:
         if self._file is None or not 0 <= row < self._count:
             raise IndexError(f"row {row} of {self._count}")
         sizes = [int(np.prod(shape)) for shape in self._shapes]
-        data = np.frombuffer(os.pread(self._file.fileno(), sum(sizes), row * sum(sizes)), dtype=np.uint8)
+        with scratch_errors():
+            data = np.frombuffer(os.pread(self._file.fileno(), sum(sizes), row * sum(sizes)), dtype=np.uint8)
         parts = np.split(data, np.cumsum(sizes)[:-1])
         return tuple(part.reshape(shape) for part, shape in zip(parts, self._shapes, strict=True))
 
@@ -77,6 +78,4 @@ class PixelStore:
 def _write(file: IO[bytes], frames: Sequence[Squares]) -> None:
     for frame in frames:
         for array in frame:
-            left = np.ascontiguousarray(array).data.cast("B")
-            while left:
-                left = left[file.write(left) :]
+            write_all(file, np.ascontiguousarray(array).data.cast("B"))

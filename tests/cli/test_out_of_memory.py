@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from cli.conftest import Longvu
 from cli.running import PARITY, QUESTION
 from longvu_cli.adaptive_batch import TRIES
+from longvu_cli.frame_store import FrameStore
 from longvu_cli.pipeline import BATCH
 from longvu_cli.towers import Tower
 
@@ -76,3 +79,14 @@ def test_in_a_batch_only_that_row_fails(longvu: Longvu, busy: Path, memory: Memo
     assert ran.code == 6
     kinds = {r["row"]: r.get("error", {}).get("type") for r in map(json.loads, ran.out.splitlines())}
     assert kinds == {1: None, 2: "DeviceOutOfMemory", 3: None}
+
+
+def test_a_full_disk_under_the_temporary_files_is_one_line(
+    longvu: Longvu, busy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("longvu_cli.pipeline.FrameStore", partial(FrameStore, memory_bytes=0))
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("w+b", 0))  # noqa: SIM115
+    ran = longvu("ask", busy, QUESTION, SHORT, "--no-cache")
+    assert (ran.code, ran.out) == (5, "")
+    assert ran.err.startswith("longvu: error: a temporary file cannot be written or read: No space left on device")
+    assert "TMPDIR" in ran.err and ran.err.count("\n") == 1
