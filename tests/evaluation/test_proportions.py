@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from longvu_cli.evaluation.proportions import Interval, paired_difference, wilson
+from longvu_cli.evaluation.proportions import Interval, mean_of_shares, paired_difference, wilson
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,13 @@ def test_one_pair_has_no_error() -> None:
     assert paired_difference([(True, False)]).standard_error is None
     with pytest.raises(ValueError, match="no pairs"):
         paired_difference([])
+
+
+def test_the_mean_of_shares_counts_each_group_the_same() -> None:
+    mean, interval = mean_of_shares([(1, 4), (2, 2)])
+    assert mean == 0.625
+    # Wilson: 1 of 4 lies in [0.0456, 0.6994], 2 of 2 in [0.3424, 1]; by hand √(0.2044² + 0.6576²) / 2 and 0.4494 / 2.
+    assert (interval.low, interval.high) == pytest.approx((0.625 - 0.3443, 0.625 + 0.2247), abs=2e-4)
+    assert mean_of_shares([(3, 6)]) == (0.5, wilson(3, 6))
+    with pytest.raises(ValueError, match="without trials"):
+        mean_of_shares([(0, 0)])

@@ -152,6 +152,18 @@ def test_ways_that_come_to_the_same_share_a_result(tmp_path: Path) -> None:
     assert made.missing == 0
 
 
+def test_copies_of_a_video_share_a_result(tmp_path: Path) -> None:
+    for name, content in (("here.mp4", b"film"), ("there.mp4", b"film"), ("other.mp4", b"FILM")):
+        (tmp_path / name).write_bytes(content)
+    asked = [
+        Question(name, tmp_path / f"{name}.mp4", "Which?", CHOICES, "Which, c1?", "A")
+        for name in ("here", "there", "other")
+    ]
+    results = written(tmp_path, ({**RESULTS[0], "id": "here"},))
+    outcomes = read_outcomes(plan(asked, [ONLY]), results)
+    assert [outcome.trial.question.id for outcome in outcomes] == ["here", "there"]
+
+
 def test_something_else_in_the_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_text("hello\n", encoding="utf-8")
     with pytest.raises(UsageError, match="cannot be read as results"):

@@ -49,7 +49,7 @@ class Asked:
 def make(folder: Path) -> list[Asked]:
     """Write everything; returns what is asked in each of the tasks."""
     told = [(f"film{number}", story(Split.VALIDATION.seed(number), _SECONDS)) for number in range(_FILMS)]
-    asked = [_asked(name, tale, number) for number, (name, tale) in enumerate(told)]
+    asked = [asked_about(name, tale, number) for number, (name, tale) in enumerate(told)]
     home = folder / "home"
     for name, tale in told:
         film = home / "videomme" / "data" / f"{name}.mp4"
@@ -77,7 +77,8 @@ def make(folder: Path) -> list[Asked]:
     return asked
 
 
-def _asked(film: str, tale: Story, right: int) -> Asked:
+def asked_about(film: str, tale: Story, right: int) -> Asked:
+    """What is on the card that the film shows for a second, with three things that are not."""
     needle = next(question for question in questions(tale) if question.kind == "needle")
     others = [
         option for option in ("A red hat.", "A blue key.", "A green shoe.", "A white lamp.") if option != needle.answer

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from longvu_cli.cli import benchmarks
 from longvu_cli.cli.batch import duration, told_as_output
 from longvu_cli.cli.errors import OK
 from longvu_cli.cli.loading import load_model
@@ -244,3 +245,8 @@ def _difference(comparison: Comparison) -> tuple[str, str, str]:
 
 eval_app.command("needle")(with_flags(needle))
 eval_app.command("world")(with_flags(world))
+eval_app.command("egoschema")(with_flags(benchmarks.egoschema))
+eval_app.command("mvbench")(with_flags(benchmarks.mvbench))
+eval_app.command("videomme")(with_flags(benchmarks.videomme))
+eval_app.command("mlvu")(with_flags(benchmarks.mlvu))
+eval_app.command("jsonl")(with_flags(benchmarks.jsonl))

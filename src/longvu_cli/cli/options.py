@@ -56,7 +56,7 @@ def parse_time(text: str | float) -> float:
         raise typer.BadParameter(f"{text!r} is {error}") from None
 
 
-MODEL, _VIDEO, _COMPRESSION, ANSWER, OUTPUT = "Model", "Video", "Compression", "Answer", "Output"
+MODEL, VIDEO, _COMPRESSION, ANSWER, OUTPUT = "Model", "Video", "Compression", "Answer", "Output"
 
 SERVER = "Server"
 ENGINE = "Engine"
@@ -121,27 +121,27 @@ class ModelFlags:
 class VideoFlags:
     """Which moments of the video, and how they are decoded."""
 
-    fps: Annotated[float, option("--fps", panel=_VIDEO, help="Frames looked at per second of video.")] = 1.0
+    fps: Annotated[float, option("--fps", panel=VIDEO, help="Frames looked at per second of video.")] = 1.0
     start: Annotated[
         float,
-        option("--start", panel=_VIDEO, parser=parse_time, metavar="TIME", help="Begin here: seconds, or [hh:]mm:ss."),
+        option("--start", panel=VIDEO, parser=parse_time, metavar="TIME", help="Begin here: seconds, or [hh:]mm:ss."),
     ] = 0.0
     end: Annotated[
         float | None,
-        option("--end", panel=_VIDEO, parser=parse_time, metavar="TIME", help="End before this time."),
+        option("--end", panel=VIDEO, parser=parse_time, metavar="TIME", help="End before this time."),
     ] = None
     thin_above: Annotated[
         int,
         option(
-            "--thin-above", panel=_VIDEO, help="Of n frames that are more, look at every (n // this)-th [0: at all]."
+            "--thin-above", panel=VIDEO, help="Of n frames that are more, look at every (n // this)-th [0: at all]."
         ),
     ] = 0
     decoder: Annotated[
         Decoder,
-        option("--decoder", panel=_VIDEO, help="auto is the CPU; nvdec is the GPU's decoder, for H.264."),
+        option("--decoder", panel=VIDEO, help="auto is the CPU; nvdec is the GPU's decoder, for H.264."),
     ] = Decoder.AUTO
     workers: Annotated[
-        int, option("--workers", panel=_VIDEO, help="Decode this many parts of the video at a time [one per core].")
+        int, option("--workers", panel=VIDEO, help="Decode this many parts of the video at a time [one per core].")
     ] = 0
 
     def options(self) -> SamplingOptions:
@@ -295,7 +295,7 @@ class CacheFlags:
     """Whether the features of videos are kept."""
 
     no_cache: Annotated[
-        bool, option("--no-cache", panel=_VIDEO, help="Neither use nor keep the features of the video.")
+        bool, option("--no-cache", panel=VIDEO, help="Neither use nor keep the features of the video.")
     ] = False
 
 

@@ -43,7 +43,7 @@ def read(folder: Path) -> Reading:
         for number, entry in enumerate(read_entries(home / "json" / f"{stem}.json"))
     )
     left_out = tuple(
-        f"{len(read_entries(path))} questions of {task} are left out: they have no options"
+        f"left out, since they have no options to choose from: {len(read_entries(path))} of {task}"
         for stem, task in _GENERATION
         if (path := home / "json" / f"{stem}.json").exists()
     )

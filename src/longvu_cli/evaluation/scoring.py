@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from longvu_cli.errors import UsageError
 from longvu_cli.evaluation.benchmark import Benchmark, Group, Trial, Variant
 from longvu_cli.evaluation.proportions import Interval, mean_of_shares, wilson
 from longvu_cli.evaluation.published import models_of_paper, published
+from longvu_cli.identity import video_digest
 from longvu_cli.records import SCHEMA_VERSION, Record
 from longvu_cli.results import ModelInfo
 from longvu_cli.whole_file import whole_file
@@ -126,12 +129,9 @@ def read_outcomes(trials: Sequence[Trial], results: Path) -> tuple[Outcome, ...]
     Raises:
         UsageError: it is something else, or cannot be read.
     """
-    # Rows that are the same in all that matters have one result, with the id of one of them.
-    same: dict[tuple[object, ...], list[Trial]] = {}
-    for trial in trials:
-        same.setdefault(_work(trial), []).append(trial)
+    same = _same_work(trials)
     wanted: dict[tuple[object, object], list[Trial]] = {
-        (trial.row.id, trial.row.question): those for those in same.values() for trial in those
+        (trial.row.id, trial.row.question): those for those in same for trial in those
     }
     found: dict[int, Outcome] = {}
     for record in _records(results):
@@ -140,9 +140,27 @@ def read_outcomes(trials: Sequence[Trial], results: Path) -> tuple[Outcome, ...]
     return tuple(found[trial.row.number] for trial in trials if trial.row.number in found)
 
 
-def _work(trial: Trial) -> tuple[object, ...]:
-    row = trial.row
-    return row.video, row.question, row.settings
+def _same_work(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Trials that are the same in all that matters: a batch has one result for them, with the id of one of them."""
+    asked: dict[tuple[object, ...], list[Trial]] = {}
+    for trial in trials:
+        asked.setdefault((trial.row.question, trial.row.settings), []).append(trial)
+    same: dict[tuple[object, ...], list[Trial]] = {}
+    for question, those in asked.items():
+        contents = _contents({trial.row.video for trial in those})
+        for trial in those:
+            same.setdefault((question, contents[trial.row.video]), []).append(trial)
+    return list(same.values())
+
+
+def _contents(videos: set[str]) -> dict[str, str]:
+    """What tells videos apart: their paths, or their contents where files of different places are of one size."""
+    sizes = {video: os.path.getsize(video) if os.path.isfile(video) else None for video in videos}
+    counts = Counter(sizes.values())
+    return {
+        video: (video_digest(video) or video) if size is not None and counts[size] > 1 else video
+        for video, size in sizes.items()
+    }
 
 
 def _records(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -188,7 +206,9 @@ def report(
 ) -> Report:
     """Sum up what there is."""
     scored = [outcome for outcome in outcomes if outcome.right is not None]
-    groups = tuple(dict.fromkeys(group for outcome in scored for group in outcome.trial.question.groups))
+    found = list(dict.fromkeys(group for outcome in scored for group in outcome.trial.question.groups))
+    kinds = list(dict.fromkeys(group.kind for group in found))
+    groups = sorted(found, key=lambda group: kinds.index(group.kind))
     by_group = [
         score
         for variant in variants

@@ -1,0 +1,347 @@
+"""``longvu eval egoschema``, ``mvbench``, ``videomme``, ``mlvu`` and ``jsonl``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from longvu_cli.cli.batch import Teller, told_as_output
+from longvu_cli.cli.engines import open_engine
+from longvu_cli.cli.errors import OK, SOME_FAILED
+from longvu_cli.cli.options import ANSWER, OUTPUT, VIDEO, CacheFlags, CompressionFlags, ModelFlags, option
+from longvu_cli.cli.output import Output
+from longvu_cli.cli.tables import plain_table, require_file_locks
+from longvu_cli.config import Decoder, DecodingOptions
+from longvu_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from longvu_cli.evaluation.benchmark import Benchmark, Part, Variant
+    from longvu_cli.evaluation.scoring import Report, Score
+
+_QUESTIONS = "Questions"
+
+
+class SubtitleChoice(StrEnum):
+    """Whether subtitles are read; with ``both`` every question is asked twice."""
+
+    AUTO = "auto"
+    NONE = "none"
+    BOTH = "both"
+
+
+Source = Annotated[
+    Path, typer.Argument(metavar="DIR", help="The benchmark's files as they are published; nothing is downloaded.")
+]
+Folder = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        rich_help_panel=OUTPUT,
+        help="For every answer, and the summary; the same command goes on there, and several share the work.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class BenchmarkFlags:
+    """Which questions, and what is done in another way than by the preset."""
+
+    shard: Annotated[
+        str | None, option("--shard", panel=_QUESTIONS, metavar="K/N", help="Ask those about every N-th video only.")
+    ] = None
+    limit: Annotated[
+        int | None, option("--limit", panel=_QUESTIONS, help="Ask so many only, evenly spread over all.")
+    ] = None
+    rescore: Annotated[
+        bool, option("--rescore", panel=OUTPUT, help="Score the answers that are kept, without a model.")
+    ] = False
+    retry_failed: Annotated[
+        bool, option("--retry-failed", panel=OUTPUT, help="Ask what ended in an error once more.")
+    ] = False
+    fps: Annotated[
+        float | None, option("--fps", panel=VIDEO, help="Frames looked at per second of video [the preset].")
+    ] = None
+    thin_above: Annotated[
+        int | None,
+        option(
+            "--thin-above",
+            panel=VIDEO,
+            help="Of n frames that are more, look at every (n // this)-th; 0: at all [the preset].",
+        ),
+    ] = None
+    decoder: Annotated[
+        Decoder, option("--decoder", panel=VIDEO, help="auto is the CPU; nvdec is the GPU's decoder, for H.264.")
+    ] = Decoder.AUTO
+    workers: Annotated[
+        int, option("--workers", panel=VIDEO, help="Decode this many parts of the video at a time [one per core].")
+    ] = 0
+    max_new_tokens: Annotated[
+        int | None, option("--max-new-tokens", panel=ANSWER, help="Longest answer, in tokens [the preset: 5].")
+    ] = None
+
+    def decoding(self) -> DecodingOptions:
+        """As the library takes it."""
+        return DecodingOptions(decoder=self.decoder, workers=self.workers)
+
+    def part(self) -> Part:
+        """Which questions, as the library takes it."""
+        from longvu_cli.evaluation.benchmark import Part
+
+        shard, _, shards = (self.shard or "1/1").partition("/")
+        try:
+            return Part(int(shard), int(shards), self.limit)
+        except ValueError:
+            raise UsageError(f"--shard {self.shard} is no part", hint="the second of four is 2/4") from None
+
+
+def egoschema(
+    output: Output,
+    source: Source,
+    folder: Folder,
+    *,
+    model: ModelFlags,
+    questions: BenchmarkFlags,
+    compression: CompressionFlags,
+    cache: CacheFlags,
+) -> int:
+    """EgoSchema: `questions.json`, `subset_answers.json` and `good_clips_git/` (or `videos/`).
+
+    The subset of 500 is scored. All answers are in `submission.csv` and `submission.json`, for the authors' server.
+    """
+    from longvu_cli.evaluation.egoschema import EGOSCHEMA
+
+    return _evaluate(output, EGOSCHEMA, source, folder, model, questions, compression, cache)
+
+
+def mvbench(
+    output: Output,
+    source: Source,
+    folder: Folder,
+    *,
+    model: ModelFlags,
+    questions: BenchmarkFlags,
+    compression: CompressionFlags,
+    cache: CacheFlags,
+) -> int:
+    """MVBench: `json/` with a file for each of its twenty tasks, and `video/` with their unpacked archives."""
+    from longvu_cli.evaluation.mvbench import MVBENCH
+
+    return _evaluate(output, MVBENCH, source, folder, model, questions, compression, cache)
+
+
+def videomme(
+    output: Output,
+    source: Source,
+    folder: Folder,
+    subtitles: Annotated[
+        SubtitleChoice,
+        # Not a variable: that of --subtitles elsewhere names a file.
+        typer.Option("--subtitles", rich_help_panel=ANSWER, help="auto: where there are any; both: with and without."),
+    ] = SubtitleChoice.AUTO,
+    *,
+    model: ModelFlags,
+    questions: BenchmarkFlags,
+    compression: CompressionFlags,
+    cache: CacheFlags,
+) -> int:
+    """Video-MME: `videomme/test-00000-of-00001.parquet`, `data/` and `subtitle/`."""
+    from longvu_cli.evaluation.videomme import VIDEOMME
+
+    return _evaluate(output, VIDEOMME, source, folder, model, questions, compression, cache, subtitles)
+
+
+def mlvu(
+    output: Output,
+    source: Source,
+    folder: Folder,
+    *,
+    model: ModelFlags,
+    questions: BenchmarkFlags,
+    compression: CompressionFlags,
+    cache: CacheFlags,
+) -> int:
+    """MLVU (dev): `json/` with a file for each task, and `video/`. The score is the mean over the seven tasks."""
+    from longvu_cli.evaluation.mlvu import MLVU
+
+    return _evaluate(output, MLVU, source, folder, model, questions, compression, cache)
+
+
+def jsonl(
+    output: Output,
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="JSON lines with video, question, choices and answer (letter or text)."),
+    ],
+    folder: Folder,
+    *,
+    model: ModelFlags,
+    questions: BenchmarkFlags,
+    compression: CompressionFlags,
+    cache: CacheFlags,
+) -> int:
+    """Questions of your own with options to choose from.
+
+    Each line is an object: `{"video": "movie.mp4", "question": "What is red?", "choices": ["a hat", "a cup"],
+    "answer": "B"}`; `id`, `start`, `end`, `subtitles` and `groups` (`{"task": "colours"}`) may be there.
+    """
+    from longvu_cli.evaluation.own_questions import OWN_QUESTIONS
+
+    return _evaluate(output, OWN_QUESTIONS, source, folder, model, questions, compression, cache, SubtitleChoice.AUTO)
+
+
+def _evaluate(
+    output: Output,
+    benchmark: Benchmark,
+    source: Path,
+    folder: Path,
+    model: ModelFlags,
+    flags: BenchmarkFlags,
+    compression: CompressionFlags,
+    cache: CacheFlags,
+    subtitles: SubtitleChoice = SubtitleChoice.NONE,
+) -> int:
+    require_file_locks("an evaluation")
+    from longvu_cli.batch import Batch
+    from longvu_cli.evaluation.benchmark import manifest_of, plan
+    from longvu_cli.evaluation.folder import EvaluationFolder
+    from longvu_cli.evaluation.picture_folder import filmed
+    from longvu_cli.evaluation.scoring import read_outcomes, report, report_record, write_report
+
+    part, variants = flags.part(), _variants(benchmark, flags, compression, subtitles)
+    reading = benchmark.read(source)
+    questions = part.of(reading.questions)
+    for sentence in reading.left_out:
+        output.note(sentence)
+    kept = EvaluationFolder(folder)
+    if flags.rescore:
+        kept.require(benchmark, variants)
+        trials = plan(questions, variants)
+    else:
+        kept.make()
+        with told_as_output(folder):
+            trials = plan(filmed(questions, kept.films), variants)
+        from longvu_cli.result_file import ResultFile
+
+        with (
+            ResultFile(kept.results) as opened,
+            open_engine(
+                f"eval {benchmark.name}", output, model=model, cache=cache, decoding=flags.decoding()
+            ) as engine,
+        ):
+            with told_as_output(folder):
+                kept.begin(benchmark, engine.identity, variants)
+            teller = Teller(output)
+            rows = manifest_of(benchmark, trials)
+            work = Batch(rows, opened, engine=engine, on_progress=teller.progress, on_failure=teller.failure)
+            with output.progress(), told_as_output(folder):
+                work.run(retry_failed=flags.retry_failed)
+    made = report(benchmark, variants, trials, read_outcomes(trials, kept.results))
+    with told_as_output(folder):
+        write_report(made, folder)
+    if output.options.json:
+        output.record(report_record(made))
+    else:
+        output.print(*tables(made))
+        _remark(made, output)
+    output.note(f"results in {folder}")
+    return SOME_FAILED if any(outcome.error is not None for outcome in made.outcomes) else OK
+
+
+def _variants(
+    benchmark: Benchmark, flags: BenchmarkFlags, compression: CompressionFlags, subtitles: SubtitleChoice
+) -> tuple[Variant, ...]:
+    from longvu_cli.evaluation.benchmark import Variant, settings_of
+
+    def variant(name: str, reads: bool) -> Variant:
+        return Variant(
+            name,
+            settings_of(
+                benchmark.preset,
+                compression.options(),
+                fps=flags.fps,
+                thin_above=flags.thin_above,
+                max_new_tokens=flags.max_new_tokens,
+                subtitles=reads,
+            ),
+        )
+
+    if subtitles is SubtitleChoice.BOTH:
+        return variant("without subtitles", False), variant("with subtitles", True)
+    return (variant("", subtitles is SubtitleChoice.AUTO),)
+
+
+def _remark(made: Report, output: Output) -> None:
+    """What the table does not say by itself."""
+    for score in made.overall:
+        for count, wrong in (
+            (score.errors, "ended in an error"),
+            (score.unparsed, "got an answer that names no option"),
+        ):
+            if count:
+                named = f" {score.variant}" if score.variant else ""
+                output.note(f"{count} of {score.questions} questions{named} {wrong}, and count as wrong")
+    if made.unscored:
+        output.note(f"{made.unscored} answers are not scored: the right ones are not known here")
+    if made.missing:
+        output.note(f"{made.missing} questions have no answer yet")
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def tables(made: Report) -> list[Table]:
+    """Right answers in percent by group and overall, one table for each way, with the numbers of the paper."""
+    from longvu_cli.evaluation.published import models_of_paper
+
+    return [_table(made, variant, models_of_paper(made.model)) for variant in made.variants]
+
+
+def _table(made: Report, variant: Variant, models: Sequence[str]) -> Table:
+    average = made.benchmark.average_over
+    kinds = {score.group.kind for score in made.groups if score.group is not None}
+    columns = [f"paper, {model}" for model in models] if _is_published(made) else []
+    table = plain_table(
+        made.benchmark.title, "questions", "right", "%", "95 % interval", "errors", "unparsed", *columns
+    )
+    if variant.name:
+        table.title, table.title_justify, table.title_style = variant.name, "left", "bold"
+    for score in (*made.groups, *made.overall):
+        if score.variant != variant.name:
+            continue
+        whole = "all" if average is None else f"mean over {average}s"
+        group = score.group
+        name = whole if group is None else group.name if len(kinds) == 1 else f"{group.kind} {group.name}"
+        numbers = [_published(made, score, model) for model in models] if columns else []
+        table.add_row(
+            name,
+            f"{score.questions:,}",
+            f"{score.right:,}",
+            f"{score.accuracy:.1%}",
+            f"{score.interval.low:.1%} … {score.interval.high:.1%}",
+            str(score.errors),
+            str(score.unparsed),
+            *numbers,
+        )
+    return table
+
+
+def _is_published(made: Report) -> bool:
+    from longvu_cli.evaluation.published import PUBLISHED
+
+    return any(one.benchmark == made.benchmark.name for one in PUBLISHED)
+
+
+def _published(made: Report, score: Score, model: str) -> str:
+    from longvu_cli.evaluation.published import published
+
+    numbers = published(model, made.benchmark.name, None if score.group is None else score.group.name)
+    return ", ".join(f"{one.percent:g} (Table {one.table})" for one in numbers)
