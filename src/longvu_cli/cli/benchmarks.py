@@ -13,7 +13,7 @@ import typer
 from longvu_cli.cli.batch import Teller, told_as_output
 from longvu_cli.cli.engines import open_engine
 from longvu_cli.cli.errors import OK, SOME_FAILED
-from longvu_cli.cli.options import ANSWER, OUTPUT, VIDEO, CacheFlags, CompressionFlags, ModelFlags, option
+from longvu_cli.cli.options import ANSWER, OUTPUT, VIDEO, CacheFlags, CompressionFlags, EngineFlags, ModelFlags, option
 from longvu_cli.cli.output import Output
 from longvu_cli.cli.tables import plain_table, require_file_locks
 from longvu_cli.config import Decoder, DecodingOptions
@@ -67,14 +67,16 @@ class BenchmarkFlags:
     retry_failed: Annotated[
         bool, option("--retry-failed", panel=OUTPUT, help="Ask what ended in an error once more.")
     ] = False
+    # Flags only: a config file that says how videos are looked at otherwise leaves the presets alone.
     fps: Annotated[
-        float | None, option("--fps", panel=VIDEO, help="Frames looked at per second of video [the preset].")
+        float | None,
+        typer.Option("--fps", rich_help_panel=VIDEO, help="Frames looked at per second of video [the preset]."),
     ] = None
     thin_above: Annotated[
         int | None,
-        option(
+        typer.Option(
             "--thin-above",
-            panel=VIDEO,
+            rich_help_panel=VIDEO,
             help="Of n frames that are more, look at every (n // this)-th; 0: at all [the preset].",
         ),
     ] = None
@@ -85,7 +87,8 @@ class BenchmarkFlags:
         int, option("--workers", panel=VIDEO, help="Decode this many parts of the video at a time [one per core].")
     ] = 0
     max_new_tokens: Annotated[
-        int | None, option("--max-new-tokens", panel=ANSWER, help="Longest answer, in tokens [the preset: 5].")
+        int | None,
+        typer.Option("--max-new-tokens", rich_help_panel=ANSWER, help="Longest answer, in tokens [the preset: 5]."),
     ] = None
 
     def decoding(self) -> DecodingOptions:
@@ -112,6 +115,7 @@ def egoschema(
     questions: BenchmarkFlags,
     compression: CompressionFlags,
     cache: CacheFlags,
+    engine: EngineFlags,
 ) -> int:
     """EgoSchema: `questions.json`, `subset_answers.json` and `good_clips_git/` (or `videos/`).
 
@@ -119,7 +123,7 @@ def egoschema(
     """
     from longvu_cli.evaluation.egoschema import EGOSCHEMA
 
-    return _evaluate(output, EGOSCHEMA, source, folder, model, questions, compression, cache)
+    return _evaluate(output, EGOSCHEMA, source, folder, model, questions, compression, cache, engine)
 
 
 def mvbench(
@@ -131,11 +135,12 @@ def mvbench(
     questions: BenchmarkFlags,
     compression: CompressionFlags,
     cache: CacheFlags,
+    engine: EngineFlags,
 ) -> int:
     """MVBench: `json/` with a file for each of its twenty tasks, and `video/` with their unpacked archives."""
     from longvu_cli.evaluation.mvbench import MVBENCH
 
-    return _evaluate(output, MVBENCH, source, folder, model, questions, compression, cache)
+    return _evaluate(output, MVBENCH, source, folder, model, questions, compression, cache, engine)
 
 
 def videomme(
@@ -152,11 +157,12 @@ def videomme(
     questions: BenchmarkFlags,
     compression: CompressionFlags,
     cache: CacheFlags,
+    engine: EngineFlags,
 ) -> int:
     """Video-MME: `videomme/test-00000-of-00001.parquet`, `data/` and `subtitle/`."""
     from longvu_cli.evaluation.videomme import VIDEOMME
 
-    return _evaluate(output, VIDEOMME, source, folder, model, questions, compression, cache, subtitles)
+    return _evaluate(output, VIDEOMME, source, folder, model, questions, compression, cache, engine, subtitles)
 
 
 def mlvu(
@@ -168,11 +174,12 @@ def mlvu(
     questions: BenchmarkFlags,
     compression: CompressionFlags,
     cache: CacheFlags,
+    engine: EngineFlags,
 ) -> int:
     """MLVU (dev): `json/` with a file for each task, and `video/`. The score is the mean over the seven tasks."""
     from longvu_cli.evaluation.mlvu import MLVU
 
-    return _evaluate(output, MLVU, source, folder, model, questions, compression, cache)
+    return _evaluate(output, MLVU, source, folder, model, questions, compression, cache, engine)
 
 
 def jsonl(
@@ -187,6 +194,7 @@ def jsonl(
     questions: BenchmarkFlags,
     compression: CompressionFlags,
     cache: CacheFlags,
+    engine: EngineFlags,
 ) -> int:
     """Questions of your own with options to choose from.
 
@@ -195,7 +203,9 @@ def jsonl(
     """
     from longvu_cli.evaluation.own_questions import OWN_QUESTIONS
 
-    return _evaluate(output, OWN_QUESTIONS, source, folder, model, questions, compression, cache, SubtitleChoice.AUTO)
+    return _evaluate(
+        output, OWN_QUESTIONS, source, folder, model, questions, compression, cache, engine, SubtitleChoice.AUTO
+    )
 
 
 def _evaluate(
@@ -207,6 +217,7 @@ def _evaluate(
     flags: BenchmarkFlags,
     compression: CompressionFlags,
     cache: CacheFlags,
+    engine: EngineFlags,
     subtitles: SubtitleChoice = SubtitleChoice.NONE,
 ) -> int:
     require_file_locks("an evaluation")
@@ -234,14 +245,20 @@ def _evaluate(
         with (
             ResultFile(kept.results) as opened,
             open_engine(
-                f"eval {benchmark.name}", output, model=model, cache=cache, decoding=flags.decoding()
-            ) as engine,
+                f"eval {benchmark.name}",
+                output,
+                engine=engine,
+                model=model,
+                cache=cache,
+                decoding=flags.decoding(),
+                shared=True,
+            ) as answering,
         ):
             with told_as_output(folder):
-                kept.begin(benchmark, engine.identity, variants)
+                kept.begin(benchmark, answering.identity, variants)
             teller = Teller(output)
             rows = manifest_of(benchmark, trials)
-            work = Batch(rows, opened, engine=engine, on_progress=teller.progress, on_failure=teller.failure)
+            work = Batch(rows, opened, engine=answering, on_progress=teller.progress, on_failure=teller.failure)
             with output.progress(), told_as_output(folder):
                 work.run(retry_failed=flags.retry_failed)
     made = report(benchmark, variants, trials, read_outcomes(trials, kept.results))

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,20 @@ def defaults(group: TyperGroup) -> dict[str, Any]:
     known = list(commands(group))
     sections = {name: values.pop(name) for name in group.commands if isinstance(values.get(name), dict)}
     _check(file, "", values, known)
+    inner: dict[tuple[str, ...], dict[str, Any]] = {}
     for name, section in sections.items():
+        for command in known:
+            if command.words[0] == name and len(command.words) > 1 and isinstance(section.get(command.words[1]), dict):
+                inner[command.words] = section.pop(command.words[1])
+                _check(file, f"[{'.'.join(command.words)}] ", inner[command.words], [command])
         _check(file, f"[{name}] ", section, [command for command in known if command.words[0] == name])
     nested: dict[str, Any] = {}
     for command in known:
-        merged = {**_normal(values), **_normal(sections.get(command.words[0], {}))}
+        merged = {
+            **_normal(values),
+            **_normal(sections.get(command.words[0], {})),
+            **_normal(inner.get(command.words, {})),
+        }
         place = nested
         for word in command.words:
             place = place.setdefault(word, {})
@@ -79,17 +88,30 @@ def template(group: TyperGroup) -> str:
     shown = common.by_key()
     # A command whose name is a key, too (`stats`), can have no section beside it: its keys come before all sections.
     for name in sorted(group.commands, key=lambda name: name not in shown):
-        own = {
-            key: option
-            for command in known
-            if command.words[0] == name
-            for key, option in command.by_key().items()
-            if key not in shown or option.default != shown[key].default
-        }
-        if own:
-            section = [] if name in shown else [f"[{name}]"]
-            lines += ["", f"# For `longvu {name}` only.", *section, *_described(own)]
+        those = [command for command in known if command.words[0] == name]
+        own = {key: option for command in those for key, option in command.by_key().items() if _agree(those, key)}
+        section = [] if name in shown else [f"[{name}]"]
+        lines += _section(name, section, _other(own, shown))
+        for command in those:
+            apart = {key: option for key, option in command.by_key().items() if key not in own}
+            lines += _section(command.name, [f"[{'.'.join(command.words)}]"], _other(apart, shown))
     return "\n".join(lines) + "\n"
+
+
+def _agree(those: Sequence[Command], key: str) -> bool:
+    """Whether the commands that have a key, all have the same default for it."""
+    return len({repr(command.by_key()[key].default) for command in those if key in command.by_key()}) == 1
+
+
+def _other(options: Mapping[str, Option], common: Mapping[str, Option]) -> dict[str, Option]:
+    """Without those that are as in the common part."""
+    return {
+        key: option for key, option in options.items() if key not in common or option.default != common[key].default
+    }
+
+
+def _section(name: str, heading: Sequence[str], options: Mapping[str, Option]) -> list[str]:
+    return ["", f"# For `longvu {name}` only.", *heading, *_described(options)] if options else []
 
 
 def _read(file: Path) -> dict[str, Any]:
