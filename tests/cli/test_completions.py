@@ -57,7 +57,7 @@ def test_zsh_can_load_the_script_from_fpath() -> None:
             },
         ),
         ("longvu ask --dino", {"--dinov2", "--dino-threshold"}),
-        ("longvu eval ", {"needle", "world"}),
+        ("longvu eval ", {"egoschema", "jsonl", "mlvu", "mvbench", "needle", "videomme", "world"}),
         ("longvu config ", {"init", "path", "show"}),
         ("longvu models ", {"download", "list", "remove", "verify"}),
         ("longvu cache ", {"list", "path", "prune"}),

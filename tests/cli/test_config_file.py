@@ -193,3 +193,20 @@ def test_the_key_of_an_option_is_its_flag_and_its_variable() -> None:
                 assert option.variable is not None, f"{command.name} {long} has no environment variable"
             if option.variable is not None:
                 assert option.variable == f"LONGVU_{long[2:].replace('-', '_').upper()}", f"{command.name} {long}"
+
+
+def test_a_section_may_be_for_one_command_of_several(longvu: Longvu, config: Path) -> None:
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text('[eval]\nanchor = "middle"\n[eval.needle]\nanchor = "change"\ndepths = 3\n')
+    told = {
+        name: {
+            option["key"]: option["value"]
+            for option in json.loads(longvu("config", "show", "eval", name, "--json").out)["options"]
+        }
+        for name in ("needle", "mlvu")
+    }
+    assert (told["needle"]["anchor"], told["needle"]["depths"]) == ("change", 3)
+    assert told["mlvu"]["anchor"] == "middle"
+    config.write_text("[eval.mlvu]\ndepths = 3\n")
+    ran = longvu("config", "show", "eval", "mlvu")
+    assert (ran.code, "[eval.mlvu] 'depths', which is no option" in ran.err) == (2, True)
