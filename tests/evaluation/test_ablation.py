@@ -124,16 +124,26 @@ def test_an_error_is_wrong_and_reduces_nothing() -> None:
 
 
 def test_rows_are_told_apart_by_their_settings_and_columns_by_theirs() -> None:
-    table = TABLES[TableName.TABLE5]
     first, middle, change = applied(TableName.TABLE5)
+    lengths = (60, 60, 600)
     answers = [
-        *(Tried(first, "colour", seconds, seconds == 60, HALF) for seconds in (60, 60, 600)),
-        *(Tried(middle, "colour", seconds, False, ALL) for seconds in (60, 600)),
-        Tried(change, "count", 600, True, HALF),
+        *(Tried(first, "colour", seconds, seconds == 60, HALF) for seconds in lengths),
+        *(Tried(middle, "colour", seconds, False, ALL) for seconds in lengths),
+        *(Tried(change, "count", seconds, True, HALF) for seconds in lengths),
     ]
-    rows = scored(table, answers, BASE, 1000)
-    assert [(one.whole.right, one.whole.questions) for one in rows] == [(2, 3), (0, 2), (1, 1)]
+    rows = scored(TABLES[TableName.TABLE5], answers, BASE, 1000)
+    assert [(one.whole.right, one.whole.questions) for one in rows] == [(2, 3), (0, 3), (3, 3)]
     assert {name: own.accuracy for name, own in rows[0].parts.items()} == {"60 s": 1.0, "600 s": 0.0}
-    assert list(rows[2].parts) == ["600 s"]
+    # The first frame is the default: ahead of the middle one on two questions of three, behind the third on one.
+    assert [one.behind.difference for one in rows] == [0, pytest.approx(2 / 3), pytest.approx(-1 / 3)]
+    assert [one.behind.pairs for one in rows] == [3, 3, 3]
     everything = [Tried(way, "count", 60, True, ALL) for way in applied(TableName.TABLE3)]
     assert [one.parts for one in scored(TABLES[TableName.TABLE3], everything, BASE, 1000)] == [{}] * 8
+
+
+def test_every_table_has_one_default() -> None:
+    for table in TABLES.values():
+        assert [row.name for row in table.rows if row.default] == [
+            row.name for row in table.rows if row.name.endswith("(default)")
+        ]
+        assert sum(row.default for row in table.rows) == 1

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from longvu_cli.evaluation.ablation import AblationTable, RowScores, Score, TableName
+    from longvu_cli.evaluation.proportions import PairedDifference
     from longvu_cli.evaluation.world import WorldOptions, WorldReport
 
 _WORLD = "World"
@@ -108,7 +109,8 @@ def world(
 
     --ablate runs the rows of the paper's ablations on the same questions: where frames come from (uniform, SigLIP,
     DINOv2), tokens per frame and context (--context-length, or the model's own, stands for 8k), query, spatial token
-    compression, its anchors, frame position encoding. The tables have shares of frames kept, and of tokens that went.
+    compression, its anchors, frame position encoding. The tables have shares of frames kept, and of tokens that went,
+    and the mean difference to the default row on the same questions with its standard error.
 
     The same command goes on where it was cut off; several of them share the work.
     """
@@ -175,19 +177,29 @@ def _share(own: Score) -> tuple[str, str]:
 
 def _ablation(told: AblationTable, rows: tuple[RowScores, ...]) -> list[Table]:
     """The right answers in percent, as the paper has them, and the rates of reduction."""
+    from longvu_cli.evaluation.ablation import Columns
+
     parts = list(dict.fromkeys(name for one in rows for name in one.parts))
-    right = plain_table("", "context", "tokens", *parts, "all", "95 %")
+    # There is no room for more beside a column for each kind of question.
+    beside = told.columns is not Columns.KIND
+    right = plain_table("", *(("context", "tokens") if beside else ()), *parts, "all", *(("95 %",) if beside else ()))
     right.title, right.title_justify, right.title_style = told.title, "left", "bold"
-    rates = plain_table("", "frames kept", "tokens before", "read", "reduction", "cut for lack of room")
+    if not beside:
+        right.padding = (0, 1, 0, 0)
+    for column in right.columns[1:]:
+        column.min_width = 5
+    rates = plain_table(
+        "", "frames kept", "tokens before", "read", "reduction", "cut for lack of room", "default ahead"
+    )
     for one in rows:
-        whole, name = one.whole, one.row.name
+        whole, name, context = one.whole, one.row.name, f"{one.compression.context_length:,}"
+        interval = f"{100 * whole.interval.low:.1f} … {100 * whole.interval.high:.1f}"
         right.add_row(
             name,
-            f"{one.compression.context_length:,}",
-            one.row.tokens,
+            *((context, one.row.tokens) if beside else ()),
             *(_percent(one.parts[part]) if part in one.parts else "" for part in parts),
             _percent(whole),
-            f"{100 * whole.interval.low:.1f} … {100 * whole.interval.high:.1f}",
+            *((interval,) if beside else ()),
         )
         rates.add_row(
             name,
@@ -196,8 +208,15 @@ def _ablation(told: AblationTable, rows: tuple[RowScores, ...]) -> list[Table]:
             f"{whole.read:,.0f}",
             f"{whole.reduced:.1%}",
             f"{whole.cut:,.0f}",
+            "" if one.row.default else _ahead(one.behind),
         )
     return [right, rates]
+
+
+def _ahead(paired: PairedDifference) -> str:
+    """In points, with the standard error."""
+    error = "" if paired.standard_error is None else f" ± {100 * paired.standard_error:.1f}"
+    return f"{100 * paired.difference:+.1f}{error}".replace("-", "−")
 
 
 def _percent(own: Score) -> str:

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from longvu_cli.config import Anchor, CompressionOptions, FrameResolution, TemporalReduction
 from longvu_cli.errors import UsageError
-from longvu_cli.evaluation.proportions import Interval, wilson
+from longvu_cli.evaluation.proportions import Interval, PairedDifference, paired_difference, wilson
 
 
 class TableName(StrEnum):
@@ -43,6 +43,7 @@ class AblationRow:
         contexts: of the context that counts as 8k.
         spatial_compression: STC.
         frame_position_encoding: None: what the model was trained with.
+        default: whether it is the one that the others of its table are compared with.
     """
 
     name: str
@@ -52,6 +53,7 @@ class AblationRow:
     spatial_compression: bool = False
     anchor: Anchor = Anchor.FIRST
     frame_position_encoding: bool | None = None
+    default: bool = False
 
     @property
     def tokens(self) -> str:
@@ -90,10 +92,10 @@ class AblationTable:
 
 _DINO = AblationRow("DINO", resolution=FrameResolution.LOW)
 _QUERY = AblationRow("DINO + Query")
-_STC = AblationRow("DINO + Query + STC (default)", spatial_compression=True)
+_STC = AblationRow("DINO + Query + STC (default)", spatial_compression=True, default=True)
 # Whether the model was trained with the encoding or not, the rows of Tables 8 and 9 differ by it.
 _WITHOUT_FPE = tuple(replace(row, frame_position_encoding=False) for row in (_DINO, _QUERY, _STC))
-_FPE = replace(_STC, name="DINO + Query + STC + FPE", frame_position_encoding=True)
+_FPE = replace(_STC, name="DINO + Query + STC + FPE", frame_position_encoding=True, default=False)
 _ANCHORS = (
     ("1st frame in sliding window (default)", Anchor.FIRST),
     ("(K/2)th frame in sliding window", Anchor.MIDDLE),
@@ -122,7 +124,7 @@ TABLES = {
         AblationTable(
             TableName.TABLE5,
             "Anchors of spatial token compression (paper, Table 5)",
-            tuple(replace(_STC, name=name, anchor=anchor) for name, anchor in _ANCHORS),
+            tuple(replace(_STC, name=name, anchor=anchor, default=anchor is Anchor.FIRST) for name, anchor in _ANCHORS),
             Columns.LENGTH,
         ),
         AblationTable(
@@ -240,25 +242,33 @@ class RowScores:
 
     Attributes:
         parts: a score per column of the table, by its name; none of a column without questions.
+        behind: by how much the table's default row is better on the same questions.
     """
 
     row: AblationRow
     compression: CompressionOptions
     whole: Score
     parts: dict[str, Score]
+    behind: PairedDifference
 
 
 def scored(
     table: AblationTable, tried: Sequence[Tried], compression: CompressionOptions, context_length: int
 ) -> tuple[RowScores, ...]:
-    """The rows of a table, of what was tried in all ways; every row has to have been."""
+    """The rows of a table.
+
+    Args:
+        tried: the same questions in the way of every row, and in the same order.
+    """
+    settings = {row: row.applied(compression, context_length) for row in table.rows}
+    of_row = {row: [one for one in tried if one.compression == options] for row, options in settings.items()}
+    (default,) = (own for row, own in of_row.items() if row.default)
     made = []
-    for row in table.rows:
-        options = row.applied(compression, context_length)
-        own = [one for one in tried if one.compression == options]
+    for row, own in of_row.items():
         names = dict.fromkeys(_column(one, table.columns) for one in own if table.columns is not Columns.NOTHING)
         parts = {name: score([one for one in own if _column(one, table.columns) == name]) for name in names}
-        made.append(RowScores(row, options, score(own), parts))
+        pairs = [(best.right, one.right) for best, one in zip(default, own, strict=True)]
+        made.append(RowScores(row, settings[row], score(own), parts, paired_difference(pairs)))
     return tuple(made)
 
 

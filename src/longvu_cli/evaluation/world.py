@@ -237,6 +237,7 @@ def report_record(options: WorldOptions, made: WorldReport) -> Record:
                     "name": one.row.name,
                     "compression": asdict(one.compression),
                     **_score_record(one.whole),
+                    "behind_default": asdict(one.behind),
                     "columns": {column: _score_record(own) for column, own in one.parts.items()},
                 }
                 for one in rows
