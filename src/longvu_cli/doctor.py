@@ -55,6 +55,7 @@ OPTIONAL = {
         "`longvu stats --plot`, `longvu eval needle` and `longvu train` draw with it: pip install matplotlib",
     ),
     "peft": ("peft", "`longvu train finetune` needs it: pip install peft"),
+    "pyarrow": ("pyarrow", "`longvu eval` reads parquet with it: pip install 'longvu-cli[eval]'"),
     "ray": ("ray", "--engine ray needs it: pip install 'longvu-cli[ray]'"),
     "fastapi": ("fastapi", _FOR_SERVING),
     "uvicorn": ("uvicorn", _FOR_SERVING),
