@@ -9,9 +9,10 @@ system) and the largest memory are medians. The first way is what the others are
 * plain: the same with PyAV and all threads
 * ffmpeg: every frame decoded by the ``ffmpeg`` program, none converted
 * ours-decode: ``Video.frames``
-* ours: ``Video.frames`` and ``square_pixels`` in a pool of threads, as the pipeline does it
+* ours: ``Video.squares``, as the pipeline does it
 
-Memory is what comes on top of the imported modules.
+CPU time and memory of ours are those of both processes, the one that asks and the one that decodes. Memory is what comes
+on top of the imported modules of the one that asks; of the one that decodes, all.
 """
 
 from __future__ import annotations
@@ -25,10 +26,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 SIDES = {384: (127, 127, 127), 378: (123, 116, 103)}
 
@@ -92,26 +91,50 @@ def run(command: list[str]) -> dict[str, float]:
     wall, cpu = time.perf_counter() - begin, usage.ru_utime + usage.ru_stime
     memory = usage.ru_maxrss / 1024
     if told.strip():
-        wall, cpu, before = json.loads(told)
-        memory -= before
+        wall, cpu, memory = json.loads(told)
     return {"wall_s": wall, "cpu_s": cpu, "rss_mb": memory}
 
 
 class Timed:
-    """Prints the seconds of its block, and the largest memory (MB) before it."""
+    """Prints the seconds of its block, and the memory (MB) that it took.
+
+    Args:
+        helper: a process whose children work for the block.
+    """
+
+    def __init__(self, helper: Any = None) -> None:
+        self._helper = helper
 
     def __enter__(self) -> None:
         self._memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        self._wall, self._cpu = time.perf_counter(), cpu_seconds()
+        self._wall, self._cpu = time.perf_counter(), cpu_seconds(self._helper)
 
     def __exit__(self, *_: object) -> None:
-        print(json.dumps([time.perf_counter() - self._wall, cpu_seconds() - self._cpu, self._memory]))
+        wall = time.perf_counter() - self._wall
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - self._memory
+        cpu = cpu_seconds(self._helper) - self._cpu
+        if self._helper is not None:
+            # What it and its children took at most is known when it has ended.
+            end_server()
+            memory += resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        print(json.dumps([wall, cpu, memory]))
 
 
-def cpu_seconds() -> float:
-    """User and system time of this process."""
+def end_server() -> None:
+    """End the process that starts the decoding ones."""
+    from longvu_cli.isolation import server
+
+    server(os.getpid()).close()
+
+
+def cpu_seconds(helper: Any) -> float:
+    """User and system time of this process, of another one and of the children that it has waited for."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    if helper is None:
+        return usage.ru_utime + usage.ru_stime
+    while helper.children():
+        time.sleep(0.001)
+    return usage.ru_utime + usage.ru_stime + sum(helper.cpu_times()[:4])
 
 
 def square(pixels, side: int):
@@ -124,16 +147,6 @@ def square(pixels, side: int):
     canvas = Image.new("RGB", (long_side, long_side), SIDES[side])
     canvas.paste(Image.fromarray(pixels), ((long_side - width) // 2, (long_side - height) // 2))
     return np.asarray(canvas.resize((side, side), Image.Resampling.BICUBIC))
-
-
-def our_squares(pixels) -> list:
-    """For both towers, as the library does it."""
-    from longvu_cli.preprocess import TowerInput, square_pixels
-
-    towers = [
-        TowerInput(side, tuple((level + 0.5) / 255 for level in fill), (1.0, 1.0, 1.0)) for side, fill in SIDES.items()
-    ]
-    return [square_pixels(pixels, tower) for tower in towers]
 
 
 def squares(pixels) -> list:
@@ -170,28 +183,22 @@ def with_plain_pyav(clip: Path, fps: float) -> None:
 
 
 def with_ours(clip: Path, fps: float, *, resize: bool = True) -> None:
-    """By the library, as the pipeline does it."""
-    import longvu_cli.preprocess  # noqa: F401
+    """By the library, as the pipeline does it. The process that decodes is ready, as it is when a model was loaded."""
+    import psutil
+
     from longvu_cli.config import SamplingOptions
+    from longvu_cli.isolation import server
+    from longvu_cli.preprocess import TowerInput
+    from longvu_cli.timing import Stopwatch
     from longvu_cli.video import Video
 
-    with Timed(), Video(clip, SamplingOptions(fps=fps)) as video:
-        pixels = (frame.pixels for frame in video.frames())
-        for _ in resized(pixels) if resize else pixels:
+    towers = [
+        TowerInput(side, tuple((level + 0.5) / 255 for level in fill), (1.0, 1.0, 1.0)) for side, fill in SIDES.items()
+    ]
+    Video(clip).close()
+    with Timed(psutil.Process(server(os.getpid()).process.pid)), Video(clip, SamplingOptions(fps=fps)) as video:
+        for _ in video.squares(towers, Stopwatch(lambda: None)) if resize else video.frames():
             pass
-
-
-def resized(frames: Iterable) -> Iterator[list]:
-    """A few frames at a time, as the pipeline does it."""
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Future[list]] = deque()
-        for pixels in frames:
-            pending.append(pool.submit(our_squares, pixels))
-            if len(pending) > workers:
-                yield pending.popleft().result()
-        for future in pending:
-            yield future.result()
 
 
 WAYS = {

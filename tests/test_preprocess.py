@@ -33,7 +33,7 @@ def test_it_equals_padding_in_numpy_and_resizing_in_pillow(tower: TowerInput, he
     top, left = (side - height) // 2, (side - width) // 2
     canvas[top : top + height, left : left + width] = pixels
     wanted = np.asarray(Image.fromarray(canvas).resize((tower.side, tower.side), Image.Resampling.BICUBIC))
-    found = square_pixels(pixels, tower)
+    (found,) = square_pixels(pixels, [tower])
     assert found.shape == (tower.side, tower.side, 3)
     assert found.dtype == np.uint8
     assert np.array_equal(found, wanted)
@@ -41,13 +41,20 @@ def test_it_equals_padding_in_numpy_and_resizing_in_pillow(tower: TowerInput, he
 
 def test_an_odd_padding_is_one_pixel_shorter_before_the_picture() -> None:
     identity = TowerInput(side=6, mean=SIGLIP.mean, std=SIGLIP.std)
-    square = square_pixels(np.zeros((3, 6, 3), np.uint8), identity)
+    (square,) = square_pixels(np.zeros((3, 6, 3), np.uint8), [identity])
     assert (square == 127).all(axis=(1, 2)).tolist() == [True, False, False, False, True, True]
-    square = square_pixels(np.zeros((6, 1, 3), np.uint8), identity)
+    (square,) = square_pixels(np.zeros((6, 1, 3), np.uint8), [identity])
     assert (square == 127).all(axis=(0, 2)).tolist() == [True, True, False, True, True, True]
+
+
+def test_the_squares_of_several_towers_are_those_of_each() -> None:
+    pixels = noise(36, 64)
+    both = square_pixels(pixels, [SIGLIP, DINOV2])
+    for found, tower in zip(both, (SIGLIP, DINOV2), strict=True):
+        assert np.array_equal(found, square_pixels(pixels, [tower])[0])
 
 
 def test_the_channels_keep_their_order() -> None:
     red = np.zeros((4, 4, 3), np.uint8)
     red[..., 0] = 255
-    assert square_pixels(red, DINOV2)[100, 100].tolist() == [255, 0, 0]
+    assert square_pixels(red, [DINOV2])[0][100, 100].tolist() == [255, 0, 0]

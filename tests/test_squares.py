@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +34,8 @@ def frames(pictures: list[Pixels]) -> Iterator[Frame]:
 
 def check(found: SquareFrame, pixels: Pixels) -> None:
     assert found.size == (64, 36)
-    for square, tower in zip(found.squares, TOWERS, strict=True):
-        np.testing.assert_array_equal(square, square_pixels(pixels, tower))
+    for square, expected in zip(found.squares, square_pixels(pixels, TOWERS), strict=True):
+        np.testing.assert_array_equal(square, expected)
 
 
 def test_each_frame_has_a_square_per_tower_in_order() -> None:
@@ -48,11 +48,11 @@ def test_each_frame_has_a_square_per_tower_in_order() -> None:
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_picture_that_stays_is_resized_once_and_held_once(monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:
-    resized: list[int] = []
+    resized: list[Pixels] = []
 
-    def square(pixels: Pixels, tower: TowerInput) -> Pixels:
-        resized.append(tower.side)
-        return square_pixels(pixels, tower)
+    def square(pixels: Pixels, towers: Sequence[TowerInput]) -> tuple[Pixels, ...]:
+        resized.append(pixels)
+        return square_pixels(pixels, towers)
 
     monkeypatch.setattr(squares_module, "square_pixels", square)
     one, other = picture(1), picture(2)
@@ -60,7 +60,7 @@ def test_a_picture_that_stays_is_resized_once_and_held_once(monkeypatch: pytest.
     found = list(squared(frames(shown if shared else [each.copy() for each in shown]), TOWERS, watch()))
     assert [each.picture for each in found] == [0, 0, 0, 1, 2, 2]
     assert found[0].squares is found[2].squares and found[4].squares is found[5].squares
-    assert len(resized) == 2 * (3 if shared else 6)
+    assert len(resized) == (3 if shared else 6)
 
 
 def test_large_frames_are_resized_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

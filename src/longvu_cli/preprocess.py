@@ -5,6 +5,7 @@ Only Pillow's resize is Pillow's resize: the released towers were fed with it, s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,20 +32,25 @@ class TowerInput:
         return red, green, blue
 
 
-def square_pixels(pixels: np.ndarray, tower: TowerInput) -> np.ndarray:
-    """Centre a frame on a square canvas of the tower's fill colour and resize it, bicubic with antialiasing.
-
-    Pillow resizes columns before rows, so bars above and below need not be there while the columns are resized: they
-    stay what they are.
+def square_pixels(pixels: np.ndarray, towers: Sequence[TowerInput]) -> tuple[np.ndarray, ...]:
+    """Centre a frame on a square canvas of each tower's fill colour and resize it, bicubic with antialiasing.
 
     Args:
         pixels: [height, width, 3] uint8, RGB.
 
     Returns:
-        [side, side, 3] uint8.
+        [side, side, 3] uint8 for each tower.
     """
-    height, width = pixels.shape[:2]
+    # Once for all towers: taking the pixels over holds Python's lock, which resizing does not.
     image = Image.fromarray(pixels)
+    return tuple(_square(image, tower) for tower in towers)
+
+
+def _square(image: Image.Image, tower: TowerInput) -> np.ndarray:
+    """Pillow resizes columns before rows, so bars above and below need not be there while the columns are resized: they
+    stay what they are.
+    """
+    width, height = image.size
     if width < height:
         image = _on_canvas(image, (height, height), tower)
     elif width != tower.side:

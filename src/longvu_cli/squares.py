@@ -43,7 +43,7 @@ def squared(
     """
 
     def square(pixels: Pixels) -> Squares:
-        return tuple(square_pixels(pixels, tower) for tower in towers)
+        return square_pixels(pixels, towers)
 
     before: SquareFrame | None = None
 
