@@ -11,8 +11,8 @@ system) and the largest memory are medians. The first way is what the others are
 * ours-decode: ``Video.frames``
 * ours: ``Video.squares``, as the pipeline does it
 
-CPU time and memory of ours are those of both processes, the one that asks and the one that decodes. Memory is what comes
-on top of the imported modules of the one that asks; of the one that decodes, all.
+CPU time and memory of ours are those of both processes, the one that asks and the one that decodes. Memory is what
+comes on top of the imported modules of the one that asks; of the one that decodes, all.
 """
 
 from __future__ import annotations
