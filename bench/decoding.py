@@ -9,7 +9,7 @@ system) and the largest memory are medians. The first way is what the others are
 * plain: the same with PyAV and all threads
 * ffmpeg: every frame decoded by the ``ffmpeg`` program, none converted
 * ours-decode: ``Video.frames``
-* ours: ``Video.squares``, as the pipeline does it
+* ours: ``Video.frames`` and ``square_pixels`` in a pool of threads, as the pipeline does it
 
 CPU time and memory of ours are those of both processes, the one that asks and the one that decodes. Memory is what
 comes on top of the imported modules of the one that asks; of the one that decodes, all.
@@ -26,6 +26,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +152,16 @@ def square(pixels, side: int):
     return np.asarray(canvas.resize((side, side), Image.Resampling.BICUBIC))
 
 
+def our_squares(pixels) -> list:
+    """For both towers, as the library does it."""
+    from longvu_cli.preprocess import TowerInput, square_pixels
+
+    towers = [
+        TowerInput(side, tuple((level + 0.5) / 255 for level in fill), (1.0, 1.0, 1.0)) for side, fill in SIDES.items()
+    ]
+    return [square_pixels(pixels, tower) for tower in towers]
+
+
 def squares(pixels) -> list:
     """For both towers."""
     return [square(pixels, side) for side in SIDES]
@@ -186,19 +199,29 @@ def with_ours(clip: Path, fps: float, *, resize: bool = True) -> None:
     """By the library, as the pipeline does it. The process that decodes is ready, as it is when a model was loaded."""
     import psutil
 
+    import longvu_cli.preprocess  # noqa: F401
     from longvu_cli.config import SamplingOptions
     from longvu_cli.isolation import server
-    from longvu_cli.preprocess import TowerInput
-    from longvu_cli.timing import Stopwatch
     from longvu_cli.video import Video
 
-    towers = [
-        TowerInput(side, tuple((level + 0.5) / 255 for level in fill), (1.0, 1.0, 1.0)) for side, fill in SIDES.items()
-    ]
     Video(clip).close()
     with Timed(psutil.Process(server(os.getpid()).process.pid)), Video(clip, SamplingOptions(fps=fps)) as video:
-        for _ in video.squares(towers, Stopwatch(lambda: None)) if resize else video.frames():
+        pixels = (frame.pixels for frame in video.frames())
+        for _ in resized(pixels) if resize else pixels:
             pass
+
+
+def resized(frames: Iterable) -> Iterator[list]:
+    """A few frames at a time, as the pipeline does it."""
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        pending: deque[Future[list]] = deque()
+        for pixels in frames:
+            pending.append(pool.submit(our_squares, pixels))
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        for future in pending:
+            yield future.result()
 
 
 WAYS = {

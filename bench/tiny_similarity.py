@@ -98,7 +98,7 @@ def frames_at(told: Story, moments: list[int]) -> list[np.ndarray]:
 
 
 def squares(frames: list[np.ndarray], tower: Tower) -> torch.Tensor:
-    return torch.from_numpy(np.stack([square_pixels(frame, [tower.input])[0] for frame in frames]))
+    return torch.from_numpy(np.stack([square_pixels(frame, tower.input) for frame in frames]))
 
 
 def show(found: dict[tuple[str, str], list[torch.Tensor]]) -> None:

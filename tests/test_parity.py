@@ -21,14 +21,13 @@ from longvu_cli.adaptive_batch import AdaptiveBatch
 from longvu_cli.compression.budget import budget
 from longvu_cli.config import CompressionOptions, GenerationOptions, SamplingOptions
 from longvu_cli.encoded_video import EncodedVideo
-from longvu_cli.frames import SquareFrame
 from longvu_cli.loading import Modules
 from longvu_cli.pipeline import BATCH, CompressedVideo, compress, encode
+from longvu_cli.preprocess import normalise, square_pixels
 from longvu_cli.prompt import Prompt, build_prompt
 from longvu_cli.statistics import Regime
 from longvu_cli.timing import Stopwatch
-from longvu_cli.towers import Tower, normalise
-from longvu_cli.video import Video
+from longvu_cli.video import Frame, Video
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "parity"
 COPIES = Path(__file__).resolve().parent / "data" / "parity"
@@ -83,8 +82,8 @@ class Outcome:
     case: Case
     reference: dict[str, np.ndarray]
     modules: Modules
-    first_frame: SquareFrame
-    first_kept_frame: SquareFrame
+    first_frame: Frame
+    first_kept_frame: Frame
     prompt: Prompt
     encoded: EncodedVideo
     compressed: CompressedVideo
@@ -117,17 +116,16 @@ def outcome(request: pytest.FixtureRequest, models: Callable[[Path], Modules]) -
     recipe = case.options().resolve(modules.config)
     prompt = build_prompt(modules.tokenizer, modules.config.family, case.values["question"])
     room = budget(recipe, prompt.length)
-    frames: list[SquareFrame] = []
-    watch = Stopwatch(lambda: None)
+    frames: list[Frame] = []
     with torch.inference_mode(), Video(case.media, SamplingOptions()) as video:
         encoded = encode(
-            remembered(video.squares(modules.vision.inputs, watch), frames),
+            remembered(video.frames(), frames),
             modules.vision,
             recipe,
             room=room,
             still=video.info.is_still,
             batch=AdaptiveBatch(BATCH),
-            watch=watch,
+            watch=Stopwatch(lambda: None),
             on_progress=lambda *_: None,
             expected=None,
         )
@@ -151,14 +149,10 @@ def outcome(request: pytest.FixtureRequest, models: Callable[[Path], Modules]) -
     )
 
 
-def remembered(frames: Iterator[SquareFrame], into: list[SquareFrame]) -> Iterator[SquareFrame]:
+def remembered(frames: Iterator[Frame], into: list[Frame]) -> Iterator[Frame]:
     for frame in frames:
         into.append(frame)
         yield frame
-
-
-def square_of(frame: SquareFrame, tower: Tower, modules: Modules) -> torch.Tensor:
-    return torch.from_numpy(frame.squares[modules.vision.towers.index(tower)])
 
 
 def test_the_kept_frames_are_the_references(outcome: Outcome) -> None:
@@ -186,7 +180,7 @@ def test_the_token_counts_are_the_references(outcome: Outcome) -> None:
 @pytest.mark.parametrize("tower_name", ["siglip", "dinov2"])
 def test_the_towers_inputs_are_the_references(outcome: Outcome, tower_name: str) -> None:
     tower = getattr(outcome.modules.vision, tower_name)
-    square = square_of(outcome.first_frame, tower, outcome.modules)
+    square = torch.from_numpy(square_pixels(outcome.first_frame.pixels, tower.input).copy())
     normalised = normalise(square[None], tower.input, torch.float32)[0]
     step = -(-normalised.shape[1] // outcome.reference[f"pixels_{tower_name}"].shape[1])
     assert step in PIXEL_STEPS
@@ -197,7 +191,7 @@ def test_the_towers_inputs_are_the_references(outcome: Outcome, tower_name: str)
 def test_the_towers_features_are_the_references(outcome: Outcome, tower_name: str) -> None:
     tower = getattr(outcome.modules.vision, tower_name)
     frame = outcome.first_kept_frame if tower_name == "siglip" else outcome.first_frame
-    features = tower(square_of(frame, tower, outcome.modules)[None])[0]
+    features = tower(torch.from_numpy(square_pixels(frame.pixels, tower.input).copy())[None])[0]
     assert outcome.differences(f"{tower_name}_features", features) < TOLERANCE
 
 

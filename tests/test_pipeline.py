@@ -32,9 +32,9 @@ from longvu_cli.config import (
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.loading import Modules
 from longvu_cli.pipeline import BATCH, CompressedVideo, Vision, compress, encode, frames_together
+from longvu_cli.preprocess import TowerInput, square_pixels
 from longvu_cli.prompt import build_prompt
 from longvu_cli.repeats import OncePerPicture
-from longvu_cli.squares import squared
 from longvu_cli.statistics import CompressionStatistics, Fate, Regime, Resolution
 from longvu_cli.timing import Stopwatch
 from longvu_cli.towers import Tower
@@ -107,16 +107,15 @@ def look(modules: Modules, media: Path, recipe: Recipe, room: Budget, sampling: 
     key = (id(modules), media, sampling, question_free, room if needs_cap else None)
     if key not in SEEN:
         progress: list[tuple[str, int, int | None]] = []
-        watch = Stopwatch(lambda: None)
         with Video(media, sampling) as video:
             encoded = encode(
-                video.squares(modules.vision.inputs, watch),
+                video.frames(),
                 modules.vision,
                 recipe,
                 room=room,
                 still=video.info.is_still,
                 batch=AdaptiveBatch(BATCH),
-                watch=watch,
+                watch=Stopwatch(lambda: None),
                 on_progress=lambda *step: progress.append(step),
                 expected=video.expected_frames,
             )
@@ -127,8 +126,7 @@ def look(modules: Modules, media: Path, recipe: Recipe, room: Budget, sampling: 
 def features_of(tower: Tower, media: Path) -> torch.Tensor:
     """[N, 576 · C]: each frame's features as one vector of length one."""
     with Video(media, SamplingOptions()) as video:
-        frames = video.squares([tower.input], Stopwatch(lambda: None))
-        squares = [torch.from_numpy(frame.squares[0]) for frame in frames]
+        squares = [torch.from_numpy(square_pixels(frame.pixels, tower.input).copy()) for frame in video.frames()]
     flat = tower(torch.stack(squares)).flatten(1).double()
     return flat / flat.norm(dim=1, keepdim=True)
 
@@ -621,7 +619,7 @@ def encode_pictures(
     towers = enumerate((vision.dinov2, vision.siglip))
     hooks = [tower.register_forward_pre_hook(lambda _, inputs, at=at: count(at, inputs)) for at, tower in towers]
     encoded = encode(
-        squared(frames, vision.inputs, Stopwatch(lambda: None)),
+        frames,
         vision,
         CompressionOptions(dino_threshold=dino_threshold).resolve(modules.config),
         room=Budget(visual_budget=1000, low_cap=10, high_cap=5),
@@ -672,6 +670,18 @@ def test_frames_that_will_be_thinned_are_looked_at_again_only_if_they_stay(
         assert (seen_at_once, seen) == ([72, 72], [72 + again, 32 + again])
     else:
         assert seen[1] < seen_at_once[1] == 24
+
+
+def test_a_picture_that_stays_is_resized_once(modules: Modules, monkeypatch: pytest.MonkeyPatch) -> None:
+    resized: list[int] = []
+
+    def square(pixels: np.ndarray, tower_input: TowerInput) -> np.ndarray:
+        resized.append(tower_input.side)
+        return square_pixels(pixels, tower_input)
+
+    monkeypatch.setattr(pipeline, "square_pixels", square)
+    encode_stays(modules, shared=True)
+    assert len(resized) == 2 * len(STAYS)
 
 
 def test_a_frame_is_seen_the_same_whatever_comes_with_it(modules: Modules, parity: Path) -> None:

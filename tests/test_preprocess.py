@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from longvu_cli.preprocess import TowerInput, square_pixels
+from longvu_cli.preprocess import TowerInput, normalise, square_pixels
 
 SIGLIP = TowerInput(side=384, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 DINOV2 = TowerInput(side=378, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -33,7 +34,7 @@ def test_it_equals_padding_in_numpy_and_resizing_in_pillow(tower: TowerInput, he
     top, left = (side - height) // 2, (side - width) // 2
     canvas[top : top + height, left : left + width] = pixels
     wanted = np.asarray(Image.fromarray(canvas).resize((tower.side, tower.side), Image.Resampling.BICUBIC))
-    (found,) = square_pixels(pixels, [tower])
+    found = square_pixels(pixels, tower)
     assert found.shape == (tower.side, tower.side, 3)
     assert found.dtype == np.uint8
     assert np.array_equal(found, wanted)
@@ -41,20 +42,33 @@ def test_it_equals_padding_in_numpy_and_resizing_in_pillow(tower: TowerInput, he
 
 def test_an_odd_padding_is_one_pixel_shorter_before_the_picture() -> None:
     identity = TowerInput(side=6, mean=SIGLIP.mean, std=SIGLIP.std)
-    (square,) = square_pixels(np.zeros((3, 6, 3), np.uint8), [identity])
+    square = square_pixels(np.zeros((3, 6, 3), np.uint8), identity)
     assert (square == 127).all(axis=(1, 2)).tolist() == [True, False, False, False, True, True]
-    (square,) = square_pixels(np.zeros((6, 1, 3), np.uint8), [identity])
+    square = square_pixels(np.zeros((6, 1, 3), np.uint8), identity)
     assert (square == 127).all(axis=(0, 2)).tolist() == [True, True, False, True, True, True]
-
-
-def test_the_squares_of_several_towers_are_those_of_each() -> None:
-    pixels = noise(36, 64)
-    both = square_pixels(pixels, [SIGLIP, DINOV2])
-    for found, tower in zip(both, (SIGLIP, DINOV2), strict=True):
-        assert np.array_equal(found, square_pixels(pixels, [tower])[0])
 
 
 def test_the_channels_keep_their_order() -> None:
     red = np.zeros((4, 4, 3), np.uint8)
     red[..., 0] = 255
-    assert square_pixels(red, [DINOV2])[0][100, 100].tolist() == [255, 0, 0]
+    assert square_pixels(red, DINOV2)[100, 100].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("tower", [SIGLIP, DINOV2], ids=["siglip", "dinov2"])
+def test_normalising_scales_and_subtracts_per_channel(tower: TowerInput) -> None:
+    pixels = torch.from_numpy(noise(5, 5)).unsqueeze(0)
+    found = normalise(pixels, tower, torch.float32)
+    assert found.shape == (1, 3, 5, 5)
+    assert found.is_contiguous()
+    for channel in range(3):
+        for row, column in ((0, 0), (4, 1), (2, 3)):
+            level = int(pixels[0, row, column, channel])
+            wanted = (level / 255 - tower.mean[channel]) / tower.std[channel]
+            assert float(found[0, channel, row, column]) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_normalising_is_done_in_float32_before_the_towers_type() -> None:
+    pixels = torch.from_numpy(noise(9, 9)).unsqueeze(0)
+    found = normalise(pixels, DINOV2, torch.bfloat16)
+    assert found.dtype is torch.bfloat16
+    assert torch.equal(found, normalise(pixels, DINOV2, torch.float32).bfloat16())

@@ -13,14 +13,13 @@ from safetensors.torch import load_file
 
 from longvu_cli.errors import NotACheckpoint, WeightsDamaged
 from longvu_cli.interpolation import resize_grid
-from longvu_cli.preprocess import TowerInput
+from longvu_cli.preprocess import normalise
 from longvu_cli.towers import (
     Dinov2Tower,
     SiglipTower,
     dinov2_config,
     dinov2_tower,
     is_siglip_feature_tensor,
-    normalise,
     resize_position_grid,
     siglip_config,
     siglip_tower,
@@ -56,32 +55,6 @@ def towers_copy(towers: Path, tmp_path: Path) -> Path:
 
 def pixels(side: int, frames: int = 2) -> torch.Tensor:
     return torch.randint(0, 256, (frames, side, side, 3), generator=torch.Generator().manual_seed(side)).byte()
-
-
-# --- pixels ---------------------------------------------------------------------------------------------------------
-
-SIGLIP_INPUT = TowerInput(side=384, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-DINOV2_INPUT = TowerInput(side=378, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-
-
-@pytest.mark.parametrize("tower", [SIGLIP_INPUT, DINOV2_INPUT], ids=["siglip", "dinov2"])
-def test_normalising_scales_and_subtracts_per_channel(tower: TowerInput) -> None:
-    levels = pixels(5, 1)
-    found = normalise(levels, tower, torch.float32)
-    assert found.shape == (1, 3, 5, 5)
-    assert found.is_contiguous()
-    for channel in range(3):
-        for row, column in ((0, 0), (4, 1), (2, 3)):
-            level = int(levels[0, row, column, channel])
-            wanted = (level / 255 - tower.mean[channel]) / tower.std[channel]
-            assert float(found[0, channel, row, column]) == pytest.approx(wanted, abs=1e-6)
-
-
-def test_normalising_is_done_in_float32_before_the_towers_type() -> None:
-    levels = pixels(9, 1)
-    found = normalise(levels, DINOV2_INPUT, torch.bfloat16)
-    assert found.dtype is torch.bfloat16
-    assert torch.equal(found, normalise(levels, DINOV2_INPUT, torch.float32).bfloat16())
 
 
 # --- DINOv2 ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +12,8 @@ import torch
 
 from longvu_cli.config import DecodingOptions, SamplingOptions
 from longvu_cli.device import synchronize
-from longvu_cli.frames import VideoInfo
-from longvu_cli.preprocess import TowerInput
-from longvu_cli.timing import Stopwatch
+from longvu_cli.frames import Frame, VideoInfo
+from longvu_cli.preprocess import TowerInput, square_pixels
 from longvu_cli.video import Video
 
 _MATRIX_S, _READ_S, _DECODE_S = 0.3, 0.2, 0.7
@@ -70,16 +70,24 @@ def measure_decoding(path: str | Path, sampling: SamplingOptions, decoding: Deco
         VideoError: the video cannot be read.
     """
     with Video(path, sampling, decoding) as video:
-        expected, frames = video.expected_frames, video.squares(_INPUTS, Stopwatch(lambda: None))
+        expected, frames = video.expected_frames, video.frames()
         # The first takes longer: the process that decodes gets ready for it.
-        next(frames)
+        squares = _square_seconds(next(frames))
         began, count = time.perf_counter(), 0
         for _ in frames:
             count += 1
             if time.perf_counter() - began > _DECODE_S or count == _MOST_FRAMES:
                 break
         elapsed = time.perf_counter() - began
-        return DecodingSpeed(video.info, expected, elapsed / count if count else None)
+        per_frame = elapsed / count + squares / (os.cpu_count() or 1) if count else None
+        return DecodingSpeed(video.info, expected, per_frame)
+
+
+def _square_seconds(frame: Frame) -> float:
+    began = time.perf_counter()
+    for tower in _INPUTS:
+        square_pixels(frame.pixels, tower)
+    return time.perf_counter() - began
 
 
 def _repeated(work: Callable[[], object], device: torch.device, seconds: float) -> float:

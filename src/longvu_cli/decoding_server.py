@@ -31,13 +31,10 @@ from longvu_cli.config import Decoder, DecodingOptions, SamplingOptions
 from longvu_cli.confinement import confine, end_with_parent
 from longvu_cli.cues import Cue
 from longvu_cli.errors import LongVUError
-from longvu_cli.frames import Frame, Pixels, Source
-from longvu_cli.preprocess import TowerInput
+from longvu_cli.frames import Frame, Source
 from longvu_cli.source import open_source
-from longvu_cli.squares import squared
 from longvu_cli.subtitles import parse_cues
 from longvu_cli.text_track import track_cues
-from longvu_cli.timing import Stopwatch
 from longvu_cli.video_file import printable
 from longvu_cli.watchdog import Watchdog
 
@@ -129,7 +126,6 @@ class _Worker:
     def __init__(self, data: socket.socket) -> None:
         self._data = data
         self._wanted = threading.Event()
-        self._towers: list[TowerInput] = []
 
     def work(self) -> NoReturn:
         """Send what is in the file; never returns."""
@@ -163,35 +159,16 @@ class _Worker:
         self._watchdog.wait()
         self._wanted.wait()
         self._watchdog.go_on()
-        watch = Stopwatch(lambda: None)
-        if self._towers:
-            self._send_squares(source, watch, request["decoding"]["memory_bytes"])
-        else:
-            self._send_frames(source.frames())
-        seconds = {stage: watch.seconds(stage) for stage in ("decode", "preprocess")}
-        self._send({"kind": "end", "info": _info(source), "seconds": seconds})
-
-    def _send_frames(self, frames: Iterator[Frame]) -> None:
         before: Frame | None = None
-        for frame in frames:
+        for frame in source.frames():
             if before is not None and frame.pixels is before.pixels:
                 self._send({"kind": "again", "time_s": frame.time_s})
             else:
                 height, width = frame.pixels.shape[:2]
                 header = {"kind": "frame", "time_s": frame.time_s, "height": height, "width": width}
-                self._send(header, frame.pixels)
+                self._send(header, frame.pixels.data.cast("B"))
             before = frame
-
-    def _send_squares(self, source: Source, watch: Stopwatch, memory_bytes: int) -> None:
-        picture: int | None = None
-        for frame in squared(source.frames(), self._towers, watch, memory_bytes=memory_bytes, beat=self._watchdog.beat):
-            if frame.picture == picture:
-                self._send({"kind": "again", "time_s": frame.time_s})
-            else:
-                width, height = frame.size
-                header = {"kind": "frame", "time_s": frame.time_s, "height": height, "width": width}
-                self._send(header, *frame.squares)
-            picture = frame.picture
+        self._send({"kind": "end", "info": _info(source)})
 
     def _send_cues(self, cues: Iterator[Cue]) -> None:
         """Send lines, some at a time."""
@@ -208,12 +185,12 @@ class _Worker:
             "hint": "check that the file plays elsewhere, and convert it",
         }
 
-    def _send(self, header: Mapping[str, Any], *pictures: Pixels) -> None:
+    def _send(self, header: Mapping[str, Any], payload: memoryview | None = None) -> None:
         body = json.dumps(header).encode()
         self._watchdog.wait()
         self._data.sendall(struct.pack("=I", len(body)) + body)
-        for pixels in pictures:
-            self._data.sendall(pixels.data.cast("B"))
+        if payload is not None:
+            self._data.sendall(payload)
         self._watchdog.go_on()
 
     def _receive(self) -> dict[str, Any]:
@@ -229,8 +206,8 @@ class _Worker:
         return data
 
     def _listen(self) -> None:
-        """Hear how the frames are wanted and, at last, that nobody is there any more: then there is nothing to do."""
-        self._towers = [TowerInput(**tower) for tower in self._receive()["towers"]]
+        """Hear that the frames are wanted and, at last, that nobody is there any more: then there is nothing to do."""
+        self._receive()
         self._wanted.set()
         self._exactly(1)
 

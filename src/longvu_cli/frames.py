@@ -59,24 +59,6 @@ class Frame:
     pixels: Pixels
 
 
-@dataclass(frozen=True)
-class SquareFrame:
-    """A sampled frame as towers see it.
-
-    Attributes:
-        index, time_s: of the frame.
-        size: its (width, height) in pixels.
-        picture: how many different pictures came before; that of the frame before where no tower sees a difference.
-        squares: [side, side, 3] uint8 RGB for each tower; those of the frame before, where it is the same picture.
-    """
-
-    index: int
-    time_s: float
-    size: tuple[int, int]
-    picture: int
-    squares: tuple[Pixels, ...]
-
-
 class Source(Protocol):
     """What gives the sampled frames of one file."""
 

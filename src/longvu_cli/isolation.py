@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import itertools
 import json
 import math
 import os
@@ -21,9 +20,9 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +40,7 @@ from longvu_cli.errors import (
     NoVideoStream,
     VideoNotFound,
 )
-from longvu_cli.frames import MAX_PIXELS, Frame, Pixels, SquareFrame, VideoInfo
-from longvu_cli.preprocess import TowerInput
-from longvu_cli.timing import Stopwatch
+from longvu_cli.frames import MAX_PIXELS, Frame, Pixels, VideoInfo
 from longvu_cli.video_file import printable
 
 # A header is a sentence or two; more is not believed.
@@ -282,32 +279,29 @@ class IsolatedSource(_Connection):
             self._info = _info(opened)
             expected = opened["expected"]
             self._expected = None if expected is None else int(expected)
-            self._seconds: dict[str, float] = {}
         except (ValueError, KeyError, TypeError, AttributeError):
             raise self._broken() from None
 
     def frames(self) -> Iterator[Frame]:
         """The frames as the worker sends them."""
-        self._send({"towers": []})
+        self._send({})
         pixels: Pixels | None = None
-        for header in self._headers():
-            if pixels is None or header.is_new:
-                width, height = header.size
-                pixels = self._picture(height, width)
-            yield Frame(index=header.index, time_s=header.time_s, pixels=pixels)
-
-    def squares(self, towers: Sequence[TowerInput], watch: Stopwatch) -> Iterator[SquareFrame]:
-        """The frames as the worker has resized them; at the end its seconds are added to the watch."""
-        self._send({"towers": [asdict(tower) for tower in towers]})
-        squares: tuple[Pixels, ...] = ()
-        picture = -1
-        for header in self._headers():
-            if header.is_new:
-                picture += 1
-                squares = tuple(self._picture(tower.side, tower.side) for tower in towers)
-            yield SquareFrame(header.index, header.time_s, header.size, picture, squares)
-        for stage, seconds in self._seconds.items():
-            watch.add(stage, seconds)
+        index = 0
+        while True:
+            header = self._receive()
+            try:
+                if header["kind"] == "end":
+                    self._info = _info(header)
+                    return
+                if header["kind"] == "frame":
+                    pixels = self._pixels(header)
+                if pixels is None or header["kind"] not in ("frame", "again"):
+                    raise self._broken()
+                frame = Frame(index=index, time_s=float(header["time_s"]), pixels=pixels)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise self._broken() from None
+            yield frame
+            index += 1
 
     def info(self, path: str) -> VideoInfo:
         """As the worker said last."""
@@ -317,45 +311,13 @@ class IsolatedSource(_Connection):
         """As the worker said."""
         return self._expected
 
-    def _headers(self) -> Iterator[_FrameHeader]:
-        """What comes before each frame; its pixels have to be read before the next one, if it is new."""
-        size: tuple[int, int] | None = None
-        for index in itertools.count():
-            header = self._receive()
-            try:
-                kind, is_new = header["kind"], header["kind"] == "frame"
-                if kind == "end":
-                    self._info = _info(header)
-                    self._seconds = {stage: float(header["seconds"][stage]) for stage in ("decode", "preprocess")}
-                    return
-                if is_new:
-                    size = int(header["width"]), int(header["height"])
-                if size is None or min(size) < 1 or size[0] * size[1] > MAX_PIXELS or kind not in ("frame", "again"):
-                    raise self._broken()
-                found = _FrameHeader(index, float(header["time_s"]), size, is_new)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise self._broken() from None
-            yield found
-
-    def _picture(self, height: int, width: int) -> Pixels:
+    def _pixels(self, header: dict[str, Any]) -> Pixels:
+        height, width = int(header["height"]), int(header["width"])
+        if min(height, width) < 1 or height * width > MAX_PIXELS:
+            raise self._broken()
         pixels = np.empty((height, width, 3), np.uint8)
         self._fill(pixels.data.cast("B"))
         return pixels
-
-
-@dataclass(frozen=True)
-class _FrameHeader:
-    """What a worker says of a frame.
-
-    Attributes:
-        size: (width, height) of the frame as decoded.
-        is_new: whether pixels follow; otherwise those of the frame before are meant.
-    """
-
-    index: int
-    time_s: float
-    size: tuple[int, int]
-    is_new: bool
 
 
 class IsolatedCues(_Connection):

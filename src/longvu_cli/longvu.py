@@ -480,7 +480,7 @@ class LongVU:
                 return encoded, replace(info, path=str(path)), CacheUse.HIT
         with Video(path, sampling, self._decoding) as video:
             encoded = encode(
-                video.squares(self._modules.vision.inputs, watch),
+                video.frames(),
                 self._modules.vision,
                 recipe,
                 room=room,

@@ -3,7 +3,7 @@
 ::
 
     video.py          file → frames, one per second
-    preprocess.py     frames → square pixels, in the process that decodes
+    preprocess.py     frames → square pixels
     towers.py         pixels → DINOv2 and SigLIP features
     compression/      which frames stay                        (temporal_reduction)
     sva.py            features → one fused grid per kept frame
@@ -18,9 +18,12 @@ Everything up to the fused grids (:func:`encode`) does not know the question; th
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import TypeVar
@@ -37,11 +40,10 @@ from longvu_cli.compression.temporal_reduction import is_thinned, keep_frames, m
 from longvu_cli.config import RELEASED_FRAME_CAP, Recipe, RecipeName, StillMode, TemporalReduction
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.frame_store import FrameStore
-from longvu_cli.frames import SquareFrame
 from longvu_cli.interpolation import resize_grid
 from longvu_cli.pixel_store import PixelStore
 from longvu_cli.prefetch import prefetched
-from longvu_cli.preprocess import TowerInput
+from longvu_cli.preprocess import square_pixels
 from longvu_cli.repeats import OncePerPicture
 from longvu_cli.statistics import (
     CompressionStatistics,
@@ -56,6 +58,7 @@ from longvu_cli.sva import Connector
 from longvu_cli.timing import Stopwatch
 from longvu_cli.token_grid import Crop, crop, crops, key_mask, size_as_read, with_newlines
 from longvu_cli.towers import Tower
+from longvu_cli.video import Frame
 
 Item = TypeVar("Item")
 Progress = Callable[[str, int, int | None], None]
@@ -83,16 +86,6 @@ class Vision:
     dinov2: Tower
     connector: Connector
     device: torch.device
-
-    @property
-    def towers(self) -> tuple[Tower, Tower]:
-        """In the order of the squares of a frame."""
-        return self.siglip, self.dinov2
-
-    @property
-    def inputs(self) -> tuple[TowerInput, ...]:
-        """What the towers want to see."""
-        return tuple(tower.input for tower in self.towers)
 
 
 @dataclass(frozen=True)
@@ -127,7 +120,7 @@ def frames_together(device: str, free: int) -> int:
 
 
 def encode(
-    frames: Iterable[SquareFrame],
+    frames: Iterable[Frame],
     vision: Vision,
     recipe: Recipe,
     *,
@@ -141,13 +134,12 @@ def encode(
 ) -> EncodedVideo:
     """Look at every frame once, as they come, and fuse the features of those that may be kept.
 
-    What makes the frames runs ahead in a thread of its own. Nothing holds all frames, pixels or features: the
+    Decoding and preprocessing run ahead in a thread of their own. Nothing holds all frames, pixels or features: the
     fused grids of frames that may be kept go to a file when they become many. Once it is certain that they will be
     thinned, the pixels of further ones wait in a file, and only those that stay are looked at again. A frame whose
     pixels are those of the frame before it costs next to nothing.
 
     Args:
-        frames: with the squares that :attr:`Vision.inputs` asks for.
         room: what the prompt leaves for the video; one that fits keeps all its frames.
         still: whether the file is a single picture.
         batch: how many frames go through a tower together.
@@ -167,11 +159,11 @@ def encode(
     size, mask, standing, limit = (0, 0), None, 0, 0
     scouted, fused = OncePerPicture(), OncePerPicture()
 
-    def look(tower: Tower, frames: list[SquareFrame], rows: list[int]) -> torch.Tensor:
+    def look(tower: Tower, frames: list[_SquareFrame], rows: list[int]) -> torch.Tensor:
         with watch.stage(_name(tower, vision)):
             return batch.run(tower, _pixels([frames[row] for row in rows], tower, vision))
 
-    def look_again_and_fuse(frames: list[SquareFrame], seen: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    def look_again_and_fuse(frames: list[_SquareFrame], seen: torch.Tensor, rows: list[int]) -> torch.Tensor:
         features = {scout: seen[rows], second: look(second, frames, rows)}
         with watch.stage("connector"), torch.inference_mode():
             return fuse(features[vision.siglip], features[vision.dinov2], mask)
@@ -182,7 +174,8 @@ def encode(
         return is_thinned(standing, recipe, first=len(times), limit=limit) and likely >= WAIT_FROM
 
     together = max(BATCH, batch.size)
-    batches = prefetched(_growing_batches(frames, together), AHEAD // together)
+    squares = _squared(watch.over("decode", frames), vision, watch)
+    batches = prefetched(_growing_batches(squares, together), AHEAD // together)
     waiting_pictures: list[int] = []
     with FrameStore() as store, PixelStore() as waiting, closing(batches):
         for frames_now in batches:
@@ -195,7 +188,7 @@ def encode(
             chosen = may_be_kept(similarity, recipe, first=len(times), limit=limit).nonzero().squeeze(1)
             frames_chosen = [frames_now[i] for i in chosen.tolist()]
             if frames_chosen and (len(waiting) or waits()):
-                waiting.append([frame.squares for frame in frames_chosen])
+                waiting.append([(frame.siglip, frame.dinov2) for frame in frames_chosen])
                 waiting_pictures += _pictures(frames_chosen)
             elif frames_chosen:
                 look_again = partial(look_again_and_fuse, frames_chosen, seen[chosen.to(seen.device)])
@@ -213,8 +206,8 @@ def encode(
             some = late[begin : begin + together]
             squares_late = waiting.take(some.tolist())
             frames_late = [
-                SquareFrame(row, 0.0, size, waiting_pictures[row], squares)
-                for row, squares in zip(some.tolist(), squares_late, strict=True)
+                _SquareFrame(0.0, size, waiting_pictures[row], *pair)
+                for row, pair in zip(some.tolist(), squares_late, strict=True)
             ]
             seen = scouted.of(_pictures(frames_late), partial(look, scout, frames_late))
             look_again = partial(look_again_and_fuse, frames_late, seen)
@@ -241,6 +234,21 @@ def _worth_holding(similarity: torch.Tensor, recipe: Recipe, limit: int) -> torc
     return keep_frames(similarity, recipe, limit=limit)
 
 
+@dataclass(frozen=True)
+class _SquareFrame:
+    """A frame as the towers see it: uint8 squares, keyed by tower.
+
+    Attributes:
+        picture: how many different pictures came before; that of the frame before where it is the same picture.
+    """
+
+    time_s: float
+    size: tuple[int, int]
+    picture: int
+    siglip: np.ndarray
+    dinov2: np.ndarray
+
+
 def _scout_first(vision: Vision, recipe: Recipe) -> tuple[Tower, Tower]:
     """The tower that sees every frame and decides which stay, and the one that sees only those."""
     if recipe.temporal_reduction is TemporalReduction.SIGLIP:
@@ -252,22 +260,68 @@ def _name(tower: Tower, vision: Vision) -> str:
     return "siglip" if tower is vision.siglip else "dinov2"
 
 
-def _pictures(frames: list[SquareFrame]) -> list[int]:
+def _squared(frames: Iterator[Frame], vision: Vision, watch: Stopwatch) -> Iterator[_SquareFrame]:
+    """Preprocess a few frames at a time side by side, in order; one that shares its pixels with the last, not again."""
+
+    def square(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return square_pixels(pixels, vision.siglip.input), square_pixels(pixels, vision.dinov2.input)
+
+    workers = os.cpu_count() or 1
+    last: tuple[np.ndarray, Future[tuple[np.ndarray, np.ndarray]]] | None = None
+    before: _SquareFrame | None = None
+
+    def done(frame: Frame, squares: Future[tuple[np.ndarray, np.ndarray]]) -> _SquareFrame:
+        with watch.stage("preprocess", on_device=False):
+            siglip, dinov2 = squares.result()
+        height, width = frame.pixels.shape[:2]
+        return _numbered(_SquareFrame(frame.time_s, (width, height), 0, siglip, dinov2), before)
+
+    with ThreadPoolExecutor(workers) as pool:
+        pending: deque[tuple[Frame, Future[tuple[np.ndarray, np.ndarray]]]] = deque()
+        for frame in frames:
+            if last is None or frame.pixels is not last[0]:
+                last = frame.pixels, pool.submit(square, frame.pixels)
+            pending.append((frame, last[1]))
+            if len(pending) > workers:
+                before = done(*pending.popleft())
+                yield before
+        while pending:
+            before = done(*pending.popleft())
+            yield before
+
+
+def _numbered(frame: _SquareFrame, before: _SquareFrame | None) -> _SquareFrame:
+    """The frame with the number of its picture."""
+    if before is None:
+        return frame
+    if _shows_the_same(frame, before):
+        # The older arrays, so that those of a picture that stays are held once.
+        return replace(before, time_s=frame.time_s)
+    return replace(frame, picture=before.picture + 1)
+
+
+def _shows_the_same(frame: _SquareFrame, before: _SquareFrame) -> bool:
+    """Whether the towers would see no difference."""
+    if frame.siglip is before.siglip and frame.dinov2 is before.dinov2:
+        return True
+    return np.array_equal(frame.siglip, before.siglip) and np.array_equal(frame.dinov2, before.dinov2)
+
+
+def _pictures(frames: list[_SquareFrame]) -> list[int]:
     return [frame.picture for frame in frames]
 
 
-def _growing_batches(items: Iterable[Item], most: int) -> Iterator[list[Item]]:
+def _growing_batches(items: Iterator[Item], most: int) -> Iterator[list[Item]]:
     """Batches of :data:`BATCH`, then twice as many, up to ``most``: the towers do not wait for the first long."""
-    iterator, size = iter(items), BATCH
-    while batch := list(islice(iterator, size)):
+    size = BATCH
+    while batch := list(islice(items, size)):
         yield batch
         size = min(2 * size, most)
 
 
-def _pixels(frames: list[SquareFrame], tower: Tower, vision: Vision) -> torch.Tensor:
+def _pixels(frames: list[_SquareFrame], tower: Tower, vision: Vision) -> torch.Tensor:
     """[n, side, side, 3] uint8 on the device."""
-    which = vision.towers.index(tower)
-    squares = [frame.squares[which] for frame in frames]
+    squares = [frame.siglip if tower is vision.siglip else frame.dinov2 for frame in frames]
     return torch.from_numpy(np.stack(squares)).to(vision.device)
 
 

@@ -5,10 +5,10 @@ Only Pillow's resize is Pillow's resize: the released towers were fed with it, s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from PIL import Image
 
 
@@ -32,25 +32,20 @@ class TowerInput:
         return red, green, blue
 
 
-def square_pixels(pixels: np.ndarray, towers: Sequence[TowerInput]) -> tuple[np.ndarray, ...]:
-    """Centre a frame on a square canvas of each tower's fill colour and resize it, bicubic with antialiasing.
+def square_pixels(pixels: np.ndarray, tower: TowerInput) -> np.ndarray:
+    """Centre a frame on a square canvas of the tower's fill colour and resize it, bicubic with antialiasing.
+
+    Pillow resizes columns before rows, so bars above and below need not be there while the columns are resized: they
+    stay what they are.
 
     Args:
         pixels: [height, width, 3] uint8, RGB.
 
     Returns:
-        [side, side, 3] uint8 for each tower.
+        [side, side, 3] uint8.
     """
-    # Once for all towers: taking the pixels over holds Python's lock, which resizing does not.
+    height, width = pixels.shape[:2]
     image = Image.fromarray(pixels)
-    return tuple(_square(image, tower) for tower in towers)
-
-
-def _square(image: Image.Image, tower: TowerInput) -> np.ndarray:
-    """Pillow resizes columns before rows, so bars above and below need not be there while the columns are resized: they
-    stay what they are.
-    """
-    width, height = image.size
     if width < height:
         image = _on_canvas(image, (height, height), tower)
     elif width != tower.side:
@@ -64,3 +59,17 @@ def _on_canvas(image: Image.Image, size: tuple[int, int], tower: TowerInput) -> 
     canvas = Image.new("RGB", size, tower.fill)
     canvas.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
     return canvas
+
+
+def normalise(pixels: torch.Tensor, tower: TowerInput, dtype: torch.dtype) -> torch.Tensor:
+    """Scale to 0…1 and normalise, in float32 before the tower's type.
+
+    Args:
+        pixels: [frames, side, side, 3] uint8, on the tower's device.
+
+    Returns:
+        [frames, 3, side, side].
+    """
+    mean = torch.tensor(tower.mean, device=pixels.device)
+    std = torch.tensor(tower.std, device=pixels.device)
+    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2).to(dtype).contiguous()

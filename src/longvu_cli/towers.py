@@ -23,7 +23,7 @@ from transformers import Dinov2Config, Dinov2Model, SiglipVisionConfig, SiglipVi
 
 from longvu_cli.errors import NotACheckpoint, WeightsDamaged
 from longvu_cli.interpolation import resize_grid
-from longvu_cli.preprocess import TowerInput
+from longvu_cli.preprocess import TowerInput, normalise
 
 SIGLIP_PREFIX = "vision_model."
 # Beside a tower's config: how its pixels are normalised.
@@ -168,20 +168,6 @@ def siglip_tower(
     return SiglipTower(
         model=model, tower_input=_tower_input(folder, _side(config.image_size, folder)), grid_side=grid_side
     )
-
-
-def normalise(pixels: torch.Tensor, tower: TowerInput, dtype: torch.dtype) -> torch.Tensor:
-    """Scale to 0…1 and normalise, in float32 before the tower's type.
-
-    Args:
-        pixels: [frames, side, side, 3] uint8, on the tower's device.
-
-    Returns:
-        [frames, 3, side, side].
-    """
-    mean = torch.tensor(tower.mean, device=pixels.device)
-    std = torch.tensor(tower.std, device=pixels.device)
-    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2).to(dtype).contiguous()
 
 
 def is_siglip_feature_tensor(name: str) -> bool:

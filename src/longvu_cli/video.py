@@ -6,13 +6,12 @@
     isolation.py         the decoding processes, seen from here
     decoding_server.py   one of them, seen from within
     source.py            the file, opened and decoded
-    squares.py           frames as the towers see them
     text_track.py        the lines of a text track in it
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -23,13 +22,10 @@ from PIL import Image
 from longvu_cli.config import DecodingOptions, SamplingOptions
 from longvu_cli.cues import Cue
 from longvu_cli.errors import BadSubtitles, DecodingFailed, UsageError, VideoNotFound
-from longvu_cli.frames import Frame, Source, SquareFrame, VideoInfo
+from longvu_cli.frames import Frame, Source, VideoInfo
 from longvu_cli.isolation import IsolatedCues, IsolatedSource, is_available
-from longvu_cli.preprocess import TowerInput
 from longvu_cli.sampling import thinned
-from longvu_cli.squares import squared
 from longvu_cli.subtitles import parse_cues
-from longvu_cli.timing import Stopwatch
 from longvu_cli.video_file import printable, readable_file
 
 __all__ = ["Frame", "Video", "VideoInfo", "save_frames", "subtitle_cues", "text_track"]
@@ -92,29 +88,10 @@ class Video:
             NoFrames: the video ends before the range that was asked for.
             RuntimeError: the frames were already asked for.
         """
-        self._start()
-        return self._source.frames()
-
-    def squares(self, towers: Sequence[TowerInput], watch: Stopwatch) -> Iterator[SquareFrame]:
-        """The same frames as these towers see them, resized where they are decoded. Instead of :meth:`frames`.
-
-        Args:
-            towers: at least one.
-            watch: gets the seconds that decoding (``decode``) and resizing (``preprocess``) were waited for, by the end
-                at the latest.
-
-        Raises:
-            DecodingFailed, NoFrames, RuntimeError: as :meth:`frames`.
-        """
-        self._start()
-        if isinstance(self._source, IsolatedSource):
-            return self._source.squares(towers, watch)
-        return squared(self._source.frames(), towers, watch)
-
-    def _start(self) -> None:
         if self._started:
             raise RuntimeError("the frames of a video can be read once; open it again")
         self._started = True
+        return self._source.frames()
 
     @property
     def sampling(self) -> SamplingOptions:

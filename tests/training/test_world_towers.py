@@ -12,7 +12,8 @@ import torch
 
 from longvu_cli.config import Quantization
 from longvu_cli.loading import load_modules
-from longvu_cli.towers import normalise, resize_position_grid
+from longvu_cli.preprocess import normalise
+from longvu_cli.towers import resize_position_grid
 from longvu_cli.training import world_towers
 from longvu_cli.training.tiny_checkpoint import new_checkpoint
 from longvu_cli.training.world import weights_of

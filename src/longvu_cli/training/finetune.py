@@ -372,7 +372,7 @@ def _features(
             try:
                 with Video(path, sampling, decoding) as video:
                     encoded = encode(
-                        video.squares(vision.inputs, watch),
+                        video.frames(),
                         vision,
                         recipe,
                         room=room,

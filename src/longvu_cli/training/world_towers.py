@@ -21,8 +21,8 @@ from torch.nn import functional
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import Dinov2Config, Dinov2Model, SiglipVisionConfig, SiglipVisionModel
 
-from longvu_cli.preprocess import TowerInput
-from longvu_cli.towers import SIGLIP_PREFIX, normalise, resize_position_grid
+from longvu_cli.preprocess import TowerInput, normalise
+from longvu_cli.towers import SIGLIP_PREFIX, resize_position_grid
 from longvu_cli.training.world_pictures import SIDE, Camera168, Shown, patch_labels, shown
 from longvu_cli.world.story import STYLES, Camera, Scene, Split, story
 from longvu_cli.world.things import COLOURS, FURNITURE, THINGS
