@@ -154,8 +154,9 @@ def encode(
     fuse = vision.connector.aggregate if fuse is None else fuse
     image = still and recipe.still is StillMode.IMAGE
     times: list[float] = []
-    similarities: list[torch.Tensor] = []
-    indices: list[torch.Tensor] = []
+    # Numbers, not tensors: small ones that stay, between large ones that go, would keep memory from being used again.
+    similarities: list[float] = []
+    indices: list[int] = []
     size, mask, standing, limit = (0, 0), None, 0, 0
     scouted, fused = OncePerPicture(), OncePerPicture()
 
@@ -194,13 +195,13 @@ def encode(
                 look_again = partial(look_again_and_fuse, frames_chosen, seen[chosen.to(seen.device)])
                 store.append(fused.of(_pictures(frames_chosen), look_again))
             standing += int(stand_out(similarity, recipe).sum())
-            indices.append(chosen + len(times))
+            indices += (chosen + len(times)).tolist()
             times.extend(frame.time_s for frame in frames_now)
-            similarities.append(similarity)
+            similarities += similarity.tolist()
             on_progress("encode", len(times), expected)
-        all_similarities = torch.cat(similarities)
+        all_similarities = torch.tensor(similarities, dtype=similarity.dtype)
         kept = _worth_holding(all_similarities, recipe, limit)
-        rows = torch.searchsorted(torch.cat(indices), kept)
+        rows = torch.searchsorted(torch.tensor(indices, dtype=torch.long), kept)
         grids, late = [store.take(rows[rows < len(store)])], rows[rows >= len(store)] - len(store)
         for begin in range(0, len(late), together):
             some = late[begin : begin + together]
