@@ -30,21 +30,6 @@ RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True)
-class Reduction:
-    """What the compression made of a video for a question.
-
-    Attributes:
-        sampled, kept: frames.
-        dense, visual: tokens of all sampled frames at full resolution, and those that the language model read.
-    """
-
-    sampled: int
-    kept: int
-    dense: int
-    visual: int
-
-
-@dataclass(frozen=True)
 class Outcome:
     """A trial with what came of it.
 
@@ -61,7 +46,6 @@ class Outcome:
     choice: str | None
     error: str | None
     seconds: float | None
-    reduction: Reduction | None
     model: ModelInfo | None
 
     @property
@@ -181,16 +165,14 @@ def _records(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def _outcome(trial: Trial, record: Mapping[str, Any]) -> Outcome:
     if "error" in record:
-        return Outcome(trial, None, None, record["error"]["message"], None, None, None)
+        return Outcome(trial, None, None, record["error"]["message"], None, None)
     model = record["model"]
-    frames, tokens = record["compression"]["frames"], record["compression"]["tokens"]
     return Outcome(
         trial=trial,
         answer=record["answer"],
         choice=chosen(record["answer"], trial.question.choices),
         error=None,
         seconds=record["timing_s"]["total"],
-        reduction=Reduction(frames["sampled"], frames["kept"], tokens["dense"], tokens["visual"]),
         model=ModelInfo(**{**model, "notices": tuple(model["notices"])}),
     )
 
