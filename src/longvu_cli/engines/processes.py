@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
@@ -21,6 +19,7 @@ from longvu_cli.engines.events import Died, Event, Told
 from longvu_cli.engines.worker import Assignment
 from longvu_cli.errors import UsageError
 from longvu_cli.manifest import Row
+from longvu_cli.scratch import scratch_file
 
 _PROGRAM = "import sys; from longvu_cli.engines.process_worker import main; main(int(sys.argv[1]))"
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -36,8 +35,7 @@ class ProcessWorker:
     """
 
     def __init__(self, assignment: Assignment, environment: Mapping[str, str]) -> None:
-        # It has no name, so that nothing is left of it.
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  as long as the process
+        self._stderr = scratch_file()
         ours, theirs = socketpair()
         package = str(Path(__file__).parents[2])
         path = environment.get("PYTHONPATH")
@@ -54,7 +52,6 @@ class ProcessWorker:
                 start_new_session=True,
             )
         self._connection = Connection(ours.detach())
-        self._closing = threading.Lock()
         self._send(assignment)
 
     @property
