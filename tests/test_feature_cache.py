@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from longvu_cli.config import (
     Anchor,
@@ -449,6 +450,59 @@ def test_a_write_that_fails_leaves_nothing_behind(
     monkeypatch.setattr("longvu_cli.feature_cache.save_file", full)
     assert use(model, video) is MISS
     assert entries(cache) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        SafetensorError('Error while serializing: I/O error: Os { code: 28, kind: StorageFull, message: "full" }'),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["system", "code", "os error"],
+)
+def test_a_full_disk_is_said_while_it_lasts(
+    model: LongVU, video: Path, cache: FeatureCache, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    def notices() -> list[str]:
+        return [notice for notice in model.compress(video).notices if "cannot be kept" in notice]
+
+    with monkeypatch.context() as patched:
+        patched.setattr("longvu_cli.feature_cache.save_file", full)
+        said = notices()
+        assert len(said) == 1 and "(No space left on device)" in said[0] and str(cache.folder) in said[0]
+        assert notices() == said
+    assert notices() == [] and notices() == []
+
+
+def test_what_is_wrong_in_words_of_its_own_is_said_without_them(
+    cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise SafetensorError("/secret/.writing-0123: something else")
+
+    monkeypatch.setattr("longvu_cli.feature_cache.save_file", refuse)
+    cache.put("key", encoded(), INFO)
+    assert cache.trouble is not None and "(it cannot be written)" in cache.trouble and "writing-" not in cache.trouble
+
+
+def test_the_command_says_it_once_for_several_videos(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cli.running import TINY, run_here
+
+    (tmp_path / "file").touch()
+    cache = tmp_path / "file" / "cache"
+    for name, value in {**TINY, "LONGVU_CONFIG": "", "LONGVU_CACHE_DIR": str(cache)}.items():
+        monkeypatch.setenv(name, value)
+    ran = run_here(("describe", video, video, "--json", "--max-new-tokens=1"), monkeypatch, capsys)
+    assert ran.code == 0
+    assert ran.err.count("longvu: warning: the features of videos cannot be kept in ") == 1
+    for line in ran.out.splitlines():
+        assert [notice for notice in json.loads(line)["notices"] if "(Not a directory)" in notice]
 
 
 def test_the_folder_is_where_the_variable_or_platformdirs_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,7 @@ from longvu_cli.config import Decoder, DecodingOptions, Recipe, SamplingOptions
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.feature_folder import FACTS, SUFFIX, FeatureFolder
 from longvu_cli.video import VideoInfo
+from longvu_cli.video_file import printable
 from longvu_cli.whole_file import whole_file
 
 DEFAULT_MAX_BYTES = 10 * 10**9
@@ -41,11 +43,15 @@ class FeatureCache:
     Args:
         folder: made when the first entry is written.
         max_bytes: how large it may grow.
+
+    Attributes:
+        trouble: a sentence on why the last entry was not kept; None: it was, or there was none yet.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
+        self.trouble: str | None = None
 
     @classmethod
     def default(cls) -> FeatureCache:
@@ -81,7 +87,10 @@ class FeatureCache:
         return encoded, info
 
     def put(self, key: str, encoded: EncodedVideo, info: VideoInfo) -> None:
-        """Keep an entry. A cache that cannot be written is not an error: the answer does not need it."""
+        """Keep an entry.
+
+        A cache that cannot be written is not an error, since the answer does not need it: ``trouble`` says why.
+        """
         facts = {
             "times": encoded.times,
             "size": encoded.size,
@@ -99,8 +108,13 @@ class FeatureCache:
             with whole_file(self._path(key), private=True) as aside:
                 save_file(tensors, aside, metadata={FACTS: json.dumps(facts)})
             FeatureFolder(self.folder).prune(max_bytes=self.max_bytes)
-        except (OSError, SafetensorError):
-            return
+        except (OSError, SafetensorError) as error:
+            self.trouble = (
+                f"the features of videos cannot be kept in {printable(str(self.folder))} ({_reason(error)}): "
+                "the next question about a video decodes it again"
+            )
+        else:
+            self.trouble = None
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}{SUFFIX}"
@@ -150,6 +164,15 @@ def files_identity(files: Iterable[Path]) -> str:
     """Tells one set of weight files from another: names, sizes and times of change."""
     facts = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _reason(error: OSError | SafetensorError) -> str:
+    """What the system says, without the name of the file, which differs each time."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    # The library that writes the file tells the system's errors in words of its own.
+    number = re.search(r"(?:code: |os error )(\d+)", str(error))
+    return os.strerror(int(number[1])) if number else "it cannot be written"
 
 
 def _checksum(encoded: EncodedVideo) -> int:

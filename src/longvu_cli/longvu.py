@@ -508,6 +508,8 @@ class LongVU:
         if self._batch.reduced:
             device = self._modules.vision.device
             yield f"{device} ran out of memory: frames now go through the towers {self._batch.size} at a time"
+        if prepared.cache is CacheUse.MISS and self._cache is not None and self._cache.trouble is not None:
+            yield self._cache.trouble
         if is_foreign(self.info, prepared.video):
             yield FOREIGN
 
