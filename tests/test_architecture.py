@@ -19,7 +19,11 @@ BASE = {"config", "cues", "errors", "interpolation", "moments", "statistics"}
 ALLOWED = {
     "towers": {"preprocess"},
     "confinement": set(),
-    "decoding_server": {"confinement", "frames", "source", "subtitles", "text_track", "video_file", "watchdog"},
+    "cut_off": {"video_file"},
+    "decoding_server": {
+        *("confinement", "decoder_log", "frames", "source"),
+        *("subtitles", "text_track", "video_file", "watchdog"),
+    },
     "group_decoder": {"frames", "groups", "pixels", "side_by_side"},
     "groups": {"sampling"},
     "isolation": {"frames", "video_file"},
@@ -28,11 +32,16 @@ ALLOWED = {
     "pixels": {"frames"},
     "subtitles": {"video_file"},
     "text_track": {"source"},
-    "source": {"frames", "group_decoder", "groups", "nvdec", "pixels", "sampling", "side_by_side", "video_file"},
+    "source": {
+        *("cut_off", "frames", "group_decoder", "groups", "nvdec"),
+        *("pixels", "sampling", "side_by_side", "video_file"),
+    },
     "video": {"frames", "isolation", "sampling", "source", "subtitles", "text_track", "video_file"},
 }
 ROOMS = (
     "confinement",
+    "cut_off",
+    "decoder_log",
     "decoding_server",
     "evidence",
     "frames",

@@ -319,6 +319,64 @@ def test_a_file_that_was_cut_off(tmp_path: Path, name: str) -> None:
     assert any("ends early" in warning for warning in info.warnings)
 
 
+@pytest.mark.parametrize(
+    "name, codec, settings",
+    [
+        ("hole.mkv", "libx265", {"options": {"x265-params": "log-level=none"}}),
+        ("hole.mkv", "ffv1", {"pixel_format": "bgr0"}),
+        ("hole.gif", "gif", {"pixel_format": "rgb8"}),
+    ],
+    ids=["container, in groups", "decoder, in groups", "decoder, every frame"],
+)
+def test_damage_of_which_only_the_log_tells_is_told(
+    tmp_path: Path, name: str, codec: str, settings: dict[str, Any]
+) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [picture(number) // 2 + rng.integers(0, 120, (72, 128, 3), np.uint8) for number in range(40)]
+    path = write_video(tmp_path / name, steady(40), pictures=pictures, codec=codec, ticks=1000, **settings)
+    assert read(path)[1].warnings == ()
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 2000] = bytes(2000)
+    path.write_bytes(data)
+    frames, info = read(path)
+    assert frames and len(info.warnings) == 1
+    assert re.fullmatch(r"\d+ signs? of corrupt data: frames may be missing or damaged", info.warnings[0])
+
+
+def test_a_length_that_is_nonsense_ends_the_file(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.ivf", steady(20), codec="libvpx")
+    path.write_bytes(path.read_bytes() + b"\xf0\xff\xff\x7f" * 3 + bytes(100))
+    frames, info = read(path)
+    assert [number_of(frame.pixels) for frame in frames] == [0, 10]
+    assert any("corrupt" in warning for warning in info.warnings)
+
+
+def test_jpegs_one_behind_the_other_are_a_video(tmp_path: Path) -> None:
+    pictures = [Image.fromarray(picture(number)) for number in range(50)]
+    with (tmp_path / "camera.mjpeg").open("wb") as stream:
+        for one in pictures:
+            one.save(stream, "JPEG", quality=90)
+    frames, info = read(tmp_path / "camera.mjpeg")
+    assert [number_of(frame.pixels) for frame in frames] == [0, 25] and not info.is_still
+    assert info.warnings == ("frames without timestamps: 25 frames per second are assumed",)
+    # A camera's second picture belongs to the first.
+    pictures[7].save(tmp_path / "stereo.jpg", "MPO", save_all=True, append_images=pictures[8:9], quality=90)
+    frames, info = read(tmp_path / "stereo.jpg")
+    assert [number_of(frame.pixels) for frame in frames] == [7] and info.is_still
+
+
+def test_an_assumed_rate_is_told_where_timestamps_are_made_up(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.obu", steady(30), codec="libsvtav1", container="obu", options={"preset": "12"})
+    assert read(path)[1].warnings == ("frames without timestamps: 25 frames per second are assumed",)
+
+
+def test_the_unit_of_time_is_no_rate(tmp_path: Path) -> None:
+    pictures = [picture(number, 720, 576) for number in range(5)]
+    path = write_video(tmp_path / "tape.dv", steady(5, 25), pictures=pictures, codec="dvvideo", rate=25, ticks=25)
+    assert read(path)[1].fps == 25
+
+
 def test_a_stream_that_appeared_in_the_middle(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A recording of a broadcast: at its end, PyAV takes sound that set in later for a stream that it does not know."""
 

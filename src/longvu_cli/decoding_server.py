@@ -30,6 +30,7 @@ from PIL import Image
 from longvu_cli.config import Decoder, DecodingOptions, SamplingOptions
 from longvu_cli.confinement import confine, end_with_parent
 from longvu_cli.cues import Cue
+from longvu_cli.decoder_log import DecoderLog
 from longvu_cli.errors import LongVUError
 from longvu_cli.frames import Frame, Source
 from longvu_cli.source import open_source
@@ -153,7 +154,11 @@ class _Worker:
     def _read(self, file: Path, request: Mapping[str, Any]) -> None:
         decoding = {**request["decoding"], "decoder": Decoder(request["decoding"]["decoder"])}
         source = open_source(
-            file, SamplingOptions(**request["sampling"]), DecodingOptions(**decoding), self._watchdog.beat
+            file,
+            SamplingOptions(**request["sampling"]),
+            DecodingOptions(**decoding),
+            self._watchdog.beat,
+            DecoderLog().errors,
         )
         self._send({"kind": "opened", "info": _info(source), "expected": source.expected_frames()})
         self._watchdog.wait()

@@ -13,7 +13,7 @@ import math
 import struct
 import threading
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ from av.video.stream import VideoStream
 from PIL import ExifTags, Image, ImageOps
 
 from longvu_cli.config import Decoder, DecodingOptions, SamplingOptions
+from longvu_cli.cut_off import seems_cut_off
 from longvu_cli.errors import DeviceUnavailable, NoFrames, NotAVideo, NoVideoStream
 from longvu_cli.frames import MAX_PIXELS, Frame, Pixels, Source, VideoInfo
 from longvu_cli.group_decoder import GroupDecoder, Picture
@@ -53,6 +54,8 @@ from longvu_cli.side_by_side import Channel, Workers, cores
 from longvu_cli.video_file import beginning, printable
 
 Beat = Callable[[], None]
+# How many errors FFmpeg has told so far, by the name of the decoder or format that did.
+ErrorCounts = Callable[[], Counter[str]]
 
 # Containers whose clock may start anew (MPEG-TS) are taken to have done so after a silence of this many seconds.
 _LONGEST_SILENCE_S = 60.0
@@ -79,9 +82,15 @@ _CONTAINER_FORMATS = (
 # Where a seek lands on a keyframe of a trustworthy index.
 _SEEKABLE_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 _STILL_FORMATS = ("PNG", "JPEG", "WEBP")
+# A larger file that begins with a JPEG picture has all of it within its beginning.
+_MOST_JPEG_BYTES = 50_000_000
+# Codecs that do not state a rate themselves, where the container has no timestamps.
+_WITHOUT_RATE = ("mjpeg", "av1", "vvc")
 
 # Codecs whose sampled frames were verified to be the same when groups of pictures are decoded on their own.
 _GROUPED_CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "ffv1")
+# Of these, groups may begin with pictures after which others come that refer to the group before.
+_WITH_OPEN_GROUPS = ("h264", "hevc")
 # Where more frames are sampled, nearly all have to be decoded, and the decoder's own threads do that better.
 _FEWEST_FRAMES_PER_SAMPLE = 3
 # Packets that may go by before the first frame comes out of the decoder.
@@ -102,12 +111,24 @@ def _unheard() -> None:
     """Nobody watches."""
 
 
-def open_source(file: Path, sampling: SamplingOptions, decoding: DecodingOptions, beat: Beat = _unheard) -> Source:
+def _unlogged() -> Counter[str]:
+    """Nobody listens to what FFmpeg tells."""
+    return Counter()
+
+
+def open_source(
+    file: Path,
+    sampling: SamplingOptions,
+    decoding: DecodingOptions,
+    beat: Beat = _unheard,
+    errors: ErrorCounts = _unlogged,
+) -> Source:
     """Open a file and read what is needed to know its first frame.
 
     Args:
         file: absolute path of a regular file.
         beat: called whenever something got done: a packet was read or decoded.
+        errors: how many errors FFmpeg has told so far; of some damage there is no other sign.
 
     Raises:
         DeviceUnavailable: the GPU's decoder was asked for, and there is none or it does not know the codec.
@@ -117,7 +138,7 @@ def open_source(file: Path, sampling: SamplingOptions, decoding: DecodingOptions
         MemoryError: it needs more memory than there is.
     """
     _refuse_git_lfs_pointer(file)
-    return _StillSource(file, sampling) if _is_still(file) else _StreamSource(file, sampling, decoding, beat)
+    return _StillSource(file, sampling) if _is_still(file) else _StreamSource(file, sampling, decoding, beat, errors)
 
 
 def _refuse_git_lfs_pointer(file: Path) -> None:
@@ -133,7 +154,19 @@ def _is_still(file: Path) -> bool:
     head = beginning(file)
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return b"acTL" not in head
-    return head.startswith(b"\xff\xd8\xff") or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    if head.startswith(b"\xff\xd8\xff"):
+        return not _is_motion_jpeg(file)
+    return head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+
+
+def _is_motion_jpeg(file: Path) -> bool:
+    """Whether JPEG pictures stand one behind the other, and the first does not say that the others are its own.
+
+    Cameras write a second picture (a preview, the other eye's, a map of brightness) and list it in a segment ``MPF``.
+    """
+    head = beginning(file, _MOST_JPEG_BYTES)
+    end = head.find(b"\xff\xd9\xff\xd8\xff")
+    return end > 0 and b"MPF\0" not in head[:end]
 
 
 class _StillSource:
@@ -211,6 +244,8 @@ class _Findings:
     """What was wrong with the file, counted while it is read."""
 
     corrupt_packets: int = 0
+    told_errors: int = 0
+    flagged_packets: int = 0
     clock_jumps: int = 0
     assumed_rate: float | None = None
     fitted_into: tuple[int, int] | None = None
@@ -222,6 +257,8 @@ class _Findings:
         if self.corrupt_packets:
             packets = "1 corrupt packet" if self.corrupt_packets == 1 else f"{self.corrupt_packets} corrupt packets"
             yield f"{packets}: frames are missing or damaged"
+        elif (signs := self._signs()) and not self.ends_early:
+            yield f"{signs} sign{'s' if signs > 1 else ''} of corrupt data: frames may be missing or damaged"
         if self.ends_early:
             yield "the file ends early: it seems to have been cut off"
         if self.repeats:
@@ -236,6 +273,11 @@ class _Findings:
             yield f"the size of the picture changes; later frames are fitted into {width}x{height}"
         if self.capped:
             yield "the number of frames is capped: long stretches are sampled less often"
+
+    def _signs(self) -> int:
+        """Errors that were told, and packets that lack a part; one seems to where recordings were joined."""
+        joins = max(self.clock_jumps, int(self.fitted_into is not None))
+        return self.told_errors + max(0, self.flagged_packets - joins)
 
 
 @dataclass(frozen=True)
@@ -255,15 +297,24 @@ _Sample = tuple[float, Pixels]
 class _StreamSource:
     """The best video stream of a file, decoded with FFmpeg."""
 
-    def __init__(self, file: Path, sampling: SamplingOptions, decoding: DecodingOptions, beat: Beat) -> None:
+    def __init__(
+        self,
+        file: Path,
+        sampling: SamplingOptions,
+        decoding: DecodingOptions,
+        beat: Beat,
+        errors: ErrorCounts = _unlogged,
+    ) -> None:
         self._beat = beat
+        self._errors = errors
+        # Decoders whose errors mean nothing: they begin where not all is there that later pictures refer to.
+        self._excused: tuple[str, ...] = ()
         self._reading = threading.Lock()
         self._file = file
         self._sampling = sampling
         self._decoding = decoding
         self._findings = _Findings()
         self._measured_s: float | None = None
-        self._is_cut = _matroska_is_cut(file)
         self._reformatter = VideoReformatter()
         self._sought = False
         # Two cores that decode only what is needed are ahead of the GPU's decoder, which decodes everything.
@@ -275,7 +326,10 @@ class _StreamSource:
     def _open(self) -> None:
         """Open the file and decode its first frame, which fixes the origin of time and the size of the frames."""
         name = printable(self._file.name)
+        told = self._errors()
         self._container = open_container(self._file, accelerated=self._accelerated)
+        self._told_before = self._errors()
+        self._told_by_probing = self._told_before - told
         try:
             self._stream, self._choice = _choose_stream(self._container, name)
             context = self._stream.codec_context
@@ -299,8 +353,16 @@ class _StreamSource:
         self._clock = Clock(_timestamp(first) or 0, self._time_base)
         flags = self._container.format.flags
         self._clock_may_restart = bool(flags & cast(int, FormatFlags.ts_discont.value))
+        if self._clock_may_restart:
+            # Recordings of broadcasts begin in the middle of a picture, which is no damage.
+            self._told_before = self._errors()
         has_timestamps = not flags & cast(int, FormatFlags.no_timestamps.value)
-        self._rate = self._stream.average_rate if has_timestamps else self._stream.guessed_rate
+        if not has_timestamps and context.codec.canonical_name in _WITHOUT_RATE:
+            self._findings.assumed_rate = self._nominal_rate()
+        average = self._stream.average_rate
+        # Some containers give the unit of time for a rate.
+        is_plausible = has_timestamps and (average is None or average <= _HIGHEST_RATE)
+        self._rate = average if is_plausible else self._stream.guessed_rate
         self._header_s = self._header_duration_s()
 
     def _opened(self) -> list[VideoFrame]:
@@ -319,11 +381,19 @@ class _StreamSource:
             while (sample := self._next(samples)) is not None:
                 yield Frame(index, *sample)
                 index += 1
+        self._findings.told_errors = self._told_errors()
         if not index:
             raise NoFrames(
                 f"the video ends after {self._measured_s or 0:.1f} s, before --start {self._sampling.start_s:g}",
                 hint="choose an earlier start",
             )
+
+    def _told_errors(self) -> int:
+        if self._sought:
+            # A decoder that begins in the middle of a file misses what came before, and says so.
+            return 0
+        told = self._errors() - self._told_before
+        return sum(count for name, count in told.items() if name not in self._excused)
 
     def _next(self, samples: Iterator[_Sample]) -> _Sample | None:
         with self._reading:
@@ -334,6 +404,7 @@ class _StreamSource:
         packets = self._packets_in_groups()
         if packets is None:
             return self._samples_of_all(self._frames_from_start(), sampler, self._orientation)
+        self._excused = _WITH_OPEN_GROUPS
         is_entry = entry_test(self._stream.codec_context)
         reader = GroupReader(packets, is_entry, lambda: self._findings.corrupt_packets > 0)
         first_pts = None if self._sought else self._first.pts
@@ -368,6 +439,7 @@ class _StreamSource:
             and self._first.pts is not None
             and len(self._opening) <= _MAX_OPENING_PACKETS
             and not self._findings.corrupt_packets
+            and not self._told_by_probing
             and self._sampling.fps * _FEWEST_FRAMES_PER_SAMPLE <= rate
         )
         if self._decoding.every_frame or not is_suited:
@@ -561,6 +633,7 @@ class _StreamSource:
                     self._beat()
                     if packet.size:
                         count, last_is_cut = count + 1, packet.is_corrupt
+                        self._findings.flagged_packets += last_is_cut
                         bytes_left -= packet.size
                     yield packet
                     if is_mp4 and bytes_left < 0:
@@ -574,15 +647,15 @@ class _StreamSource:
             except IndexError:
                 # At the end PyAV drains streams, too, that appeared in the middle of the file, which it does not know.
                 break
-            except av.error.MemoryError:
-                raise
             except av.FFmpegError:
+                # A length that is nonsense reads as a lack of memory, too.
                 self._findings.corrupt_packets += 1
                 read_errors += 1
                 if read_errors > _MAX_READ_ERRORS:
                     yield None
                     break
-        self._findings.ends_early = last_is_cut or self._lacks_packets(count) or self._is_cut
+        is_cut = seems_cut_off(self._file, self._container.format.name)
+        self._findings.ends_early = last_is_cut or self._lacks_packets(count) or is_cut
 
     def _lacks_packets(self, count: int) -> bool:
         """Whether the index of an MP4 lists packets that the file does not hold."""
@@ -744,19 +817,6 @@ def _choose_stream(container: InputContainer, name: str) -> tuple[VideoStream, t
 def _preference(stream: VideoStream) -> tuple[bool, int]:
     pixels = stream.codec_context.width * stream.codec_context.height
     return bool(stream.disposition & Disposition.default), pixels
-
-
-def _matroska_is_cut(file: Path) -> bool:
-    """Whether the file is shorter than its Matroska segment says; a segment of unknown size is not."""
-    head = beginning(file)
-    at = head.find(b"\x18\x53\x80\x67")
-    if not head.startswith(b"\x1a\x45\xdf\xa3") or at < 0 or at + 12 > len(head) or head[at + 4] == 0:
-        return False
-    # A size is a number of 1 to 8 bytes; the leading zero bits of the first say how many follow. All ones: unknown.
-    length = 9 - head[at + 4].bit_length()
-    value_bits = 7 * length
-    size = int.from_bytes(head[at + 4 : at + 4 + length]) & ((1 << value_bits) - 1)
-    return size != (1 << value_bits) - 1 and file.stat().st_size < at + 4 + length + size
 
 
 def _timestamp(frame: VideoFrame) -> int | None:

@@ -55,3 +55,10 @@ def beginning(file: Path, size: int = 256) -> bytes:
     """The first bytes of a file."""
     with file.open("rb") as stream:
         return stream.read(size)
+
+
+def ending(file: Path, size: int) -> bytes:
+    """The last bytes of a file; all of them where it has no more."""
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - size))
+        return stream.read(size)
