@@ -344,6 +344,20 @@ def test_damage_of_which_only_the_log_tells_is_told(
     assert re.fullmatch(r"\d+ signs? of corrupt data: frames may be missing or damaged", info.warnings[0])
 
 
+@pytest.mark.parametrize("transfer, is_hdr", [("smpte2084", True), ("arib-std-b67", True), ("bt709", False)])
+@pytest.mark.parametrize("start_s", [0.0, 2.0])
+def test_colours_that_no_ordinary_screen_has_are_told(
+    tmp_path: Path, transfer: str, is_hdr: bool, start_s: float
+) -> None:
+    color = f"log-level=none:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc"
+    path = write_video(
+        tmp_path / "hdr.mp4", steady(40), codec="libx265", pixel_format="yuv420p10le", options={"x265-params": color}
+    )
+    frames, info = read(path, SamplingOptions(start_s=start_s))
+    assert number_of(frames[0].pixels) == 10 * start_s
+    assert [warning.split(":")[0] for warning in info.warnings] == (["the video is HDR"] if is_hdr else [])
+
+
 def test_a_length_that_is_nonsense_ends_the_file(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.ivf", steady(20), codec="libvpx")
     path.write_bytes(path.read_bytes() + b"\xf0\xff\xff\x7f" * 3 + bytes(100))

@@ -84,6 +84,8 @@ _SEEKABLE_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 _STILL_FORMATS = ("PNG", "JPEG", "WEBP")
 # A larger file that begins with a JPEG picture has all of it within its beginning.
 _MOST_JPEG_BYTES = 50_000_000
+# Transfer characteristics of ITU-T H.273 that ordinary screens do not have: PQ (SMPTE ST 2084) and HLG.
+_HDR = (16, 18)
 # Codecs that do not state a rate themselves, where the container has no timestamps.
 _WITHOUT_RATE = ("mjpeg", "av1", "vvc")
 
@@ -357,6 +359,11 @@ class _StreamSource:
             # Recordings of broadcasts begin in the middle of a picture, which is no damage.
             self._told_before = self._errors()
         has_timestamps = not flags & cast(int, FormatFlags.no_timestamps.value)
+        if first.color_trc in _HDR:
+            self._choice = (
+                *self._choice,
+                "the video is HDR: its colours are read without tone mapping, which is paler",
+            )
         if not has_timestamps and context.codec.canonical_name in _WITHOUT_RATE:
             self._findings.assumed_rate = self._nominal_rate()
         average = self._stream.average_rate
