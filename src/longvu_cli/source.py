@@ -362,7 +362,7 @@ class _StreamSource:
         if first.color_trc in _HDR:
             self._choice = (
                 *self._choice,
-                "the video is HDR: its colours are read without tone mapping, which is paler",
+                "the video is HDR: its colours are read without tone mapping",
             )
         if not has_timestamps and context.codec.canonical_name in _WITHOUT_RATE:
             self._findings.assumed_rate = self._nominal_rate()
