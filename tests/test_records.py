@@ -136,3 +136,4 @@ def test_an_error() -> None:
     assert error_record(error) == told
     assert error_record(error, path="a.mp4") == told | {"video": {"path": "a.mp4"}}
     assert error_record(NotAVideo("no video"))["error"]["hint"] == ""
+    assert error_record(error, path="http://me:S3CRET@host/a.mp4")["video"] == {"path": "http://host/a.mp4"}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from longvu_cli.config import GenerationOptions
 from longvu_cli.errors import LongVUError
+from longvu_cli.video_file import without_secrets
 
 if TYPE_CHECKING:
     from longvu_cli.coverage import Covered
@@ -95,8 +96,8 @@ def compression_record(
 
 
 def error_record(error: LongVUError, *, path: str | None = None) -> Record:
-    """The record of a failure; ``path`` says which of several videos failed."""
-    where = {} if path is None else {"video": {"path": path}}
+    """The record of a failure; ``path`` says which of several videos failed, without the password of an address."""
+    where = {} if path is None else {"video": {"path": without_secrets(path)}}
     return {
         "schema_version": SCHEMA_VERSION,
         **where,

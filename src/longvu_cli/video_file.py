@@ -18,6 +18,11 @@ def printable(text: str) -> str:
     )
 
 
+def without_secrets(path: str) -> str:
+    """An address without the name, password and query that it may hold; other paths as they are."""
+    return re.sub(r"^([a-z][a-z0-9+.-]+:/+)(?:.*@)?([^?#]*).*", r"\1\2", path, flags=re.IGNORECASE | re.DOTALL)
+
+
 def readable_file(path: str | Path) -> Path:
     """The absolute path of a regular, non-empty file that may be read; a pipe or device is never opened."""
     name = printable(str(path))

@@ -200,3 +200,18 @@ def test_the_bar_of_a_download_shows_no_control(capsys: pytest.CaptureFixture[st
     assert r"\x1b[31mred" in shown
     assert_harmless(shown.replace("\r", ""))
     assert "\u202e" not in shown and "\x9b" not in shown
+
+
+def test_a_password_in_an_address_is_not_repeated(longvu: Longvu, tmp_path: Path) -> None:
+    address = "http://me:S3CRET@127.0.0.1:9/v.mp4?token=S3CRET"
+    manifest, results = tmp_path / "rows.jsonl", tmp_path / "results.jsonl"
+    manifest.write_text(json.dumps({"video": address, "question": "What is shown?"}))
+    for arguments in (
+        ("describe", address, address),
+        ("describe", "--json", address, address),
+        ("batch", manifest, "--output", results),
+    ):
+        ran = longvu(*arguments)
+        assert ran.code == 6 and "URLs are not supported" in ran.out + ran.err
+        assert "S3CRET" not in ran.out + ran.err
+    assert "S3CRET" not in results.read_text()

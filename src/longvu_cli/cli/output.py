@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from longvu_cli.cli.text import neutralise
 from longvu_cli.errors import LongVUError, UnexpectedError, UsageError
+from longvu_cli.video_file import without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,7 +88,7 @@ class Output:
     def answer_heading(self, path: str, *, first: bool) -> None:
         """Which of several videos the next answer is about."""
         if not self.options.json:
-            self._write(f"{'' if first else chr(10)}==> {neutralise(path)} <==\n")
+            self._write(f"{'' if first else chr(10)}==> {neutralise(without_secrets(path))} <==\n")
 
     def question(self, text: str, *, first: bool) -> None:
         """Which of several questions the next answer is to."""
@@ -169,7 +170,7 @@ class Output:
 
     def error_text(self, error: LongVUError, *, path: str | None = None) -> None:
         """The sentence on stderr, whatever the form of the output."""
-        where = f"{path}: " if path is not None and path not in error.message else ""
+        where = f"{without_secrets(path)}: " if path is not None and path not in error.message else ""
         self._say(f"error: {where}{error.message}" + (f"; {error.hint}" if error.hint else ""))
 
     def bug(self, error: Exception, trace: str) -> None:
