@@ -246,6 +246,24 @@ def test_damaged_files(form: str, kind: str, tmp_path: Path) -> None:
         Checkpoint.open(tmp_path)
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64])
+def test_what_is_no_fraction_is_no_weight(dtype: torch.dtype, tmp_path: Path) -> None:
+    save(tmp_path / "model.safetensors", {"a.weight": torch.ones(2, dtype=dtype)})
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(WeightsDamaged, match=r"a\.weight in .* in place of weights"):
+        Checkpoint.open(tmp_path).read(["a.weight"])
+
+
+def test_a_pickle_of_another_protocol_is_refused_in_one_sentence(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({"a.weight": Canary(tmp_path / "canary")}, protocol=4))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(WeightsDamaged, match="nothing in it was executed"):
+        Checkpoint.open(tmp_path).read(["a.weight"])
+    assert not (tmp_path / "canary").exists() and not recwarn.list
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_cannot_run_code(zipped: bool, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")

@@ -10,8 +10,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from longvu_cli.config import LLMFamily
-from longvu_cli.errors import NotACheckpoint
-from longvu_cli.prompt import SYSTEM, Prompt, Turn, build_prompt, fitting_turns, load_tokenizer
+from longvu_cli.errors import NotACheckpoint, UsageError
+from longvu_cli.prompt import MAX_CHARACTERS, SYSTEM, Prompt, Turn, build_prompt, fitting_turns, load_tokenizer
 
 QUESTION = "Where is the cup?"
 BEGIN_OF_TEXT = 256  # of the tiny Llama tokenizer
@@ -267,3 +267,12 @@ def test_the_context_stands_between_the_video_and_the_first_question(qwen_tokeni
     later = build_prompt(qwen_tokenizer, LLMFamily.QWEN2, QUESTION, context="Subtitles:\nHello\n", turns=turns)
     assert qwen_tokenizer.decode(later.after).startswith("\nSubtitles:\nHello\nWhat is red?<|im_end|>")
     assert later.asked == told.asked
+
+
+def test_a_question_longer_than_any_context_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Untouched:
+        def __call__(self, *_: object, **__: object) -> None:
+            raise AssertionError("it should not have been read")
+
+    with pytest.raises(UsageError, match="1,000,001 characters"):
+        build_prompt(Untouched(), LLMFamily.QWEN2, "x" * (MAX_CHARACTERS + 1))  # type: ignore[arg-type]

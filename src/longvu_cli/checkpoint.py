@@ -11,6 +11,7 @@ import json
 import math
 import os
 import pickle
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -175,7 +176,7 @@ class Checkpoint:
 
         Raises:
             WeightsNotFound: a file that holds one of them is not here.
-            WeightsDamaged: there is no such tensor, or a file is malformed.
+            WeightsDamaged: there is no such tensor, one holds no fractions, or a file is malformed.
         """
         by_file: dict[str, list[str]] = {}
         for name in names:
@@ -184,6 +185,8 @@ class Checkpoint:
         tensors: dict[str, torch.Tensor] = {}
         for file, path in paths.items():
             for name, tensor in _read_tensors(path, by_file[file], str(device)):
+                if not tensor.is_floating_point():
+                    raise WeightsDamaged(f"{name} in {path} holds {tensor.dtype} in place of weights", hint=_AGAIN)
                 tensors[name] = tensor.to(device=device, dtype=dtype)
         return tensors
 
@@ -325,7 +328,10 @@ def _unpickle(path: Path) -> dict[str, torch.Tensor]:
         with path.open("rb") as file:
             zipped = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
         # Files written before torch 1.6 are no zip archives and cannot be mapped.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with warnings.catch_warnings():
+            # Torch warns of pickles that are not its own; what it refuses is said below.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise WeightsDamaged(
             f"{path} holds something other than tensors; nothing in it was executed",

@@ -10,10 +10,13 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from longvu_cli.config import LLMFamily
-from longvu_cli.errors import NotACheckpoint
+from longvu_cli.errors import NotACheckpoint, UsageError
 
 SYSTEM = "You are a helpful assistant."
 DESCRIBE = "Describe this video in detail."
+
+# To count the ids of a longer question would take longer than anything else.
+MAX_CHARACTERS = 1_000_000
 
 # Where the system text, the video, the questions and the answers go while a template is rendered.
 _SYSTEM = "<longvu-system-text-goes-here>"
@@ -99,7 +102,15 @@ def build_prompt(
         context: stands between the video and the first question (subtitles).
         turns: what was said before. Answers go in as the ids that they are, so that nothing is read in another way
             than it was written.
+
+    Raises:
+        UsageError: the question is longer than any context by far.
     """
+    if len(question) > MAX_CHARACTERS:
+        raise UsageError(
+            f"the question has {len(question):,} characters, and no more than {MAX_CHARACTERS:,} are read",
+            hint="shorten the question",
+        )
     text = _llama_template(tokenizer, len(turns)) if family is LLMFamily.LLAMA else _CHATML + _CHATML_TURN * len(turns)
     # The tokenizer's own template trims what the user says.
     questions = [
