@@ -26,7 +26,7 @@ from PIL import Image
 from longvu_cli import sampling as sampling_module
 from longvu_cli import source as source_module
 from longvu_cli.config import DecodingOptions, SamplingOptions
-from longvu_cli.errors import NoFrames, NotAVideo, UsageError, VideoError, VideoNotFound
+from longvu_cli.errors import NoFrames, NotAVideo, NoVideoStream, UsageError, VideoError, VideoNotFound
 from longvu_cli.video import Frame, Video, VideoInfo, save_frames
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -389,6 +389,37 @@ def test_the_unit_of_time_is_no_rate(tmp_path: Path) -> None:
     pictures = [picture(number, 720, 576) for number in range(5)]
     path = write_video(tmp_path / "tape.dv", steady(5, 25), pictures=pictures, codec="dvvideo", rate=25, ticks=25)
     assert read(path)[1].fps == 25
+
+
+@pytest.mark.parametrize(
+    "change, is_told",
+    [
+        (lambda path: os.truncate(path, 100), True),
+        (lambda path: path.write_bytes(path.read_bytes() + bytes(5_000)), True),
+        (lambda path: (path.unlink(), path.write_bytes(b"another")), True),
+        (lambda path: path.unlink(), False),
+        (lambda path: path.chmod(0o600), False),
+    ],
+    ids=["cut", "grown", "replaced", "gone", "other rights"],
+)
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, change: Callable[[Path], object], is_told: bool) -> None:
+    path = write_video(tmp_path / "clip.ts", steady(85))
+    # In a process of its own it might have been read to its end by then.
+    with Video(path, decoding=HERE) as video:
+        frames = video.frames()
+        next(frames)
+        change(path)
+        assert len(list(frames)) > 2
+        assert any("changed while it was read" in warning for warning in video.info.warnings) == is_told
+
+
+def test_an_index_that_was_cut_off_is_said_to_be_damaged(clip: Path, tmp_path: Path) -> None:
+    data = clip.read_bytes()
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(data[: data.find(b"moov") + 200])
+    with pytest.raises(NoVideoStream, match="no video stream that can be read") as caught:
+        Video(cut)
+    assert "cut off" in caught.value.hint
 
 
 def test_a_stream_that_appeared_in_the_middle(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -254,6 +254,7 @@ class _Findings:
     capped: bool = False
     ends_early: bool = False
     repeats: bool = False
+    changed: bool = False
 
     def warnings(self) -> Iterator[str]:
         if self.corrupt_packets:
@@ -265,6 +266,8 @@ class _Findings:
             yield "the file ends early: it seems to have been cut off"
         if self.repeats:
             yield "the index is corrupt: it lists the same data again and again; the rest is left out"
+        if self.changed:
+            yield "the file changed while it was read: try again once it is complete"
         if self.clock_jumps:
             times = "once" if self.clock_jumps == 1 else f"{self.clock_jumps} times"
             yield f"the timestamps jump {times}; the video is taken to go on without a gap"
@@ -313,6 +316,7 @@ class _StreamSource:
         self._excused: tuple[str, ...] = ()
         self._reading = threading.Lock()
         self._file = file
+        self._version = _version(file)
         self._sampling = sampling
         self._decoding = decoding
         self._findings = _Findings()
@@ -333,7 +337,9 @@ class _StreamSource:
         self._told_before = self._errors()
         self._told_by_probing = self._told_before - told
         try:
-            self._stream, self._choice = _choose_stream(self._container, name)
+            self._stream, self._choice = _choose_stream(
+                self._container, name, is_cut=seems_cut_off(self._file, self._container.format.name)
+            )
             context = self._stream.codec_context
             _refuse_large_frame(context.width, context.height, name)
             context.thread_type = "AUTO"
@@ -389,6 +395,8 @@ class _StreamSource:
                 yield Frame(index, *sample)
                 index += 1
         self._findings.told_errors = self._told_errors()
+        # One that is not there any more was read to its end all the same.
+        self._findings.changed = _version(self._file) not in (self._version, None)
         if not index:
             raise NoFrames(
                 f"the video ends after {self._measured_s or 0:.1f} s, before --start {self._sampling.start_s:g}",
@@ -801,10 +809,15 @@ def open_container(file: Path, *, accelerated: bool = False) -> InputContainer:
             raise NotAVideo(f"{name} is not a video", hint=hint) from error
 
 
-def _choose_stream(container: InputContainer, name: str) -> tuple[VideoStream, tuple[str, ...]]:
+def _choose_stream(container: InputContainer, name: str, *, is_cut: bool) -> tuple[VideoStream, tuple[str, ...]]:
     """The best video stream and, where there was a choice, a sentence that says so; the others are not read."""
     pictures = Disposition.attached_pic | Disposition.timed_thumbnails
     streams = [stream for stream in container.streams.video if not stream.disposition & pictures]
+    if not container.streams.video and (is_cut or not container.streams.get()):
+        raise NoVideoStream(
+            f"{name} has no video stream that can be read",
+            hint="it seems to have been cut off or damaged; copy or download it again",
+        )
     if not streams:
         only_covers = ", only cover art" if container.streams.video else ""
         raise NoVideoStream(f"{name} has no video stream{only_covers}", hint="name a file with moving pictures")
@@ -824,6 +837,15 @@ def _choose_stream(container: InputContainer, name: str) -> tuple[VideoStream, t
 def _preference(stream: VideoStream) -> tuple[bool, int]:
     pixels = stream.codec_context.width * stream.codec_context.height
     return bool(stream.disposition & Disposition.default), pixels
+
+
+def _version(file: Path) -> tuple[int, int, int] | None:
+    """What tells a file from a later state of it, or from another in its place; None: it is not there."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _timestamp(frame: VideoFrame) -> int | None:
