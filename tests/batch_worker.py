@@ -41,7 +41,7 @@ def main() -> None:
 
     rows = read_manifest(Path(manifest).read_bytes(), manifest, DEFAULTS)
     with ResultFile(Path(output)) as results:
-        Batch(rows, results, engine=Plain("fake", answer)).run()
+        Batch(rows, results, engine=Plain("fake", 8192, answer)).run()
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Place:
         manifest = read_manifest("\n".join(lines).encode(), "m.jsonl", DEFAULTS)
         self.asked.clear()
         with ResultFile(self.output) as results:
-            batch = Batch(manifest, results, engine=Plain(model, self.answer), on_progress=seen)
+            batch = Batch(manifest, results, engine=Plain(model, 8192, self.answer), on_progress=seen)
             return batch.run(retry_failed=retry_failed)
 
     def records(self) -> list[dict[str, Any]]:
@@ -193,7 +193,7 @@ def test_a_stream_of_results_knows_what_it_has_written() -> None:
     written: list[str] = []
     row = json.dumps({"video": "a", "question": "x"})
     manifest = read_manifest(f"{row}\n{row}\n[]".encode(), "-", DEFAULTS)
-    batch = Batch(manifest, ResultStream(written.append), engine=Plain("", lambda row: {"answer": "y"}))
+    batch = Batch(manifest, ResultStream(written.append), engine=Plain("", 8192, lambda row: {"answer": "y"}))
     tally = batch.run()
     assert (tally.answered, tally.repeated, tally.failed, tally.failures) == (1, 1, 1, 1)
     assert [json.loads(line)["row"] for line in written] == [3, 1]

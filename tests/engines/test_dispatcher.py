@@ -62,7 +62,7 @@ class Place:
         self.workers: list[FakeWorker] = []
         self.given: list[tuple[int, int]] = []
         self.told: list[Told] = []
-        self.start: Callable[[FakeWorker], Event] = lambda worker: Loaded(INFO, "same")
+        self.start: Callable[[FakeWorker], Event] = lambda worker: Loaded(INFO, "same", 8192)
         self.answer: Callable[[FakeWorker, Row], list[Event]] = lambda worker, row: [answered(row)]
 
     def video(self, name: str, size: int) -> str:
@@ -112,6 +112,11 @@ def test_each_row_is_answered_once_and_a_video_stays_with_a_worker(place: Place)
         of_video.setdefault((row - 1) % 4, set()).add(worker)
     assert all(len(workers) == 1 for workers in of_video.values())
     assert all(worker.gone for worker in place.workers)
+
+
+def test_it_says_which_context_its_model_has_before_it_has_rows(place: Place) -> None:
+    with place.engine(2) as engine:
+        assert (engine.identity, engine.context_length, place.given) == ("same", 8192, [])
 
 
 def test_the_largest_video_comes_first(place: Place) -> None:
@@ -182,12 +187,12 @@ def test_a_first_worker_that_cannot_start_is_the_end(place: Place, event: Event,
     ("event", "error"),
     [
         (CannotLoad(DeviceOutOfMemory("full")), DeviceOutOfMemory),
-        (Loaded(INFO, "other"), UsageError),
+        (Loaded(INFO, "other", 8192), UsageError),
         (DIED, WorkerDied),
     ],
 )
 def test_another_worker_that_cannot_start_is_done_without(place: Place, event: Event, error: type[LongVUError]) -> None:
-    place.start = lambda worker: event if worker.number == 1 else Loaded(INFO, "same")
+    place.start = lambda worker: event if worker.number == 1 else Loaded(INFO, "same", 8192)
     # The first worker is at its first row until the second is given up.
     held: list[Event] = []
 
@@ -212,7 +217,7 @@ def test_another_worker_that_cannot_start_is_done_without(place: Place, event: E
 
 def test_when_no_worker_can_start_any_more_that_is_the_error(place: Place) -> None:
     place.answer = lambda worker, row: [DIED]
-    place.start = lambda worker: CannotLoad(DeviceOutOfMemory("full")) if place.given else Loaded(INFO, "same")
+    place.start = lambda worker: CannotLoad(DeviceOutOfMemory("full")) if place.given else Loaded(INFO, "same", 8192)
     with pytest.raises(DeviceOutOfMemory):
         place.run(*rows(place))
     assert not (place.folder / "out.jsonl.lock").exists()

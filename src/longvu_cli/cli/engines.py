@@ -75,7 +75,7 @@ def plain_engine(command: str, output: Output, loaded: LongVU) -> Engine:
     answer = Answering(
         loaded, command, on_progress=output.on_progress, on_notice=output.warning_once, on_bug=output.trace
     )
-    return Plain(loaded.identity, answer)
+    return Plain(loaded.identity, loaded.context_length, answer)
 
 
 def verify_engine(engine: EngineFlags, model: ModelFlags, *, shared: bool) -> None:

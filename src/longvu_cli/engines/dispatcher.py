@@ -92,6 +92,7 @@ class Dispatcher:
     def __init__(self, hire: Callable[[int], Worker], lanes: int, on_told: Callable[[Told], None]) -> None:
         self.lanes = lanes
         self.identity = ""
+        self.context_length = 0
         self._hire = hire
         self._on_told = on_told
         self._lanes = [_Lane(number) for number in range(lanes)]
@@ -199,6 +200,7 @@ class Dispatcher:
         lane.ready = True
         if not self.identity:
             self.identity = loaded.identity
+            self.context_length = loaded.context_length
             self._on_told(loaded)
 
     def _bury(self, lane: _Lane, died: Died, owed: Owed | None) -> Outcome | None:

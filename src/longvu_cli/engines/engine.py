@@ -39,6 +39,10 @@ class Engine(Protocol):
         """Tells its model's answers from another's."""
 
     @property
+    def context_length(self) -> int:
+        """The model's own, in tokens."""
+
+    @property
     def lanes(self) -> int:
         """How many rows it answers at a time."""
 

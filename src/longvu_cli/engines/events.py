@@ -32,10 +32,12 @@ class Loaded:
 
     Attributes:
         identity: tells its answers from another's.
+        context_length: its own, in tokens.
     """
 
     info: ModelInfo
     identity: str
+    context_length: int
 
 
 @dataclass(frozen=True)

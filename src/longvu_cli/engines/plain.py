@@ -16,13 +16,15 @@ class Plain:
 
     Args:
         identity: tells its model's answers from another's.
+        context_length: the model's own, in tokens.
         answer: a row → the record of its answer; its ``LongVUError`` is what came of the row.
     """
 
     lanes = 1
 
-    def __init__(self, identity: str, answer: Callable[[Row], Record]) -> None:
+    def __init__(self, identity: str, context_length: int, answer: Callable[[Row], Record]) -> None:
         self.identity = identity
+        self.context_length = context_length
         self._answer = answer
 
     def answers(self, owed: Owed) -> Generator[Outcome, None, None]:

@@ -47,7 +47,7 @@ def work(
     """
     try:
         model = _load(assignment, tell)
-        tell(Loaded(model.info, model.identity))
+        tell(Loaded(model.info, model.identity, model.context_length))
     except LongVUError as error:
         tell(CannotLoad(error))
         return
