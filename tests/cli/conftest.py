@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from media import steady, write_video
+from miniature_benchmarks import make
 
 from cli.running import PARITY, QWEN, TINY, Ran, environment, run_here, shard
 from longvu_cli.longvu import LongVU
@@ -26,6 +27,14 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def busy() -> Path:
     """Twelve frames that differ so much that all are kept; in a context of 900 tokens 7 of them at full resolution."""
     return PARITY / "short_window.mkv"
+
+
+@pytest.fixture(scope="session")
+def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The paper's benchmarks in small."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    assert [one.letter for one in make(folder)] == ["A", "B", "C"]
+    return folder
 
 
 @pytest.fixture(scope="session")

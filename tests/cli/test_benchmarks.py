@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from conftest import TRAINED
-from miniature_benchmarks import make
 
 from cli.conftest import Longvu
 from cli.running import TOWERS
@@ -20,13 +19,6 @@ from longvu_cli.results import Answer
 
 # What is answered about each film, whose right options are A, B and C: right, wrong, and no option.
 SAID = {"film0": "(A) A blue apple.", "film1": "A", "film2": "A or C"}
-
-
-@pytest.fixture(scope="session")
-def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("benchmarks")
-    assert [one.letter for one in make(folder)] == ["A", "B", "C"]
-    return folder
 
 
 def source(mini: Path, benchmark: str) -> Path:

@@ -9,7 +9,6 @@ from longvu_cli.errors import UsageError
 from longvu_cli.evaluation.ablation import (
     TABLES,
     Columns,
-    Reduction,
     TableName,
     Tried,
     require_free,
@@ -17,6 +16,7 @@ from longvu_cli.evaluation.ablation import (
     scored,
     ways,
 )
+from longvu_cli.evaluation.reduction import Reduction
 
 BASE = CompressionOptions(recipe=RecipeName.PAPER, stc_threshold=0.95)
 
@@ -100,12 +100,12 @@ def test_an_option_that_the_rows_would_overrule_is_refused(compression: Compress
     require_free(BASE)
 
 
-HALF = Reduction(sampled=100, kept=50, dense=3600, before=600, after=300, cut=20)
-ALL = Reduction(sampled=300, kept=100, dense=10800, before=1400, after=1200, cut=0)
+HALF = Reduction(sampled=100, kept=50, before=600, after=300, cut=20)
+ALL = Reduction(sampled=300, kept=100, before=1400, after=1200, cut=0)
 
 
-def tried(right: bool, reduction: Reduction | None, *, kind: str = "colour", seconds: int = 60) -> Tried:
-    return Tried(BASE, kind, seconds, right, reduction)
+def tried(right: bool, reduction: Reduction | None, *, kind: str = "colour") -> Tried:
+    return Tried(BASE, kind, "60 s", right, reduction)
 
 
 def test_reduction_rates_are_of_sums() -> None:
@@ -125,11 +125,11 @@ def test_an_error_is_wrong_and_reduces_nothing() -> None:
 
 def test_rows_are_told_apart_by_their_settings_and_columns_by_theirs() -> None:
     first, middle, change = applied(TableName.TABLE5)
-    lengths = (60, 60, 600)
+    lengths = ("60 s", "60 s", "600 s")
     answers = [
-        *(Tried(first, "colour", seconds, seconds == 60, HALF) for seconds in lengths),
-        *(Tried(middle, "colour", seconds, False, ALL) for seconds in lengths),
-        *(Tried(change, "count", seconds, True, HALF) for seconds in lengths),
+        *(Tried(first, "colour", length, length == "60 s", HALF) for length in lengths),
+        *(Tried(middle, "colour", length, False, ALL) for length in lengths),
+        *(Tried(change, "count", length, True, HALF) for length in lengths),
     ]
     rows = scored(TABLES[TableName.TABLE5], answers, BASE, 1000)
     assert [(one.whole.right, one.whole.questions) for one in rows] == [(2, 3), (0, 3), (3, 3)]
@@ -137,8 +137,36 @@ def test_rows_are_told_apart_by_their_settings_and_columns_by_theirs() -> None:
     # The first frame is the default: ahead of the middle one on two questions of three, behind the third on one.
     assert [one.behind.difference for one in rows] == [0, pytest.approx(2 / 3), pytest.approx(-1 / 3)]
     assert [one.behind.pairs for one in rows] == [3, 3, 3]
-    everything = [Tried(way, "count", 60, True, ALL) for way in applied(TableName.TABLE3)]
+    everything = [Tried(way, "count", "60 s", True, ALL) for way in applied(TableName.TABLE3)]
     assert [one.parts for one in scored(TABLES[TableName.TABLE3], everything, BASE, 1000)] == [{}] * 8
+
+
+def test_each_kind_can_count_the_same() -> None:
+    table = TABLES[TableName.TABLE4]
+    dino, query, default = applied(TableName.TABLE4)
+    kinds = ("count", "count", "count", "needle", "needle")
+    says = {dino: (1, 0, 0, 0, 0), query: (1, 1, 0, 0, 1), default: (1, 1, 1, 1, 0)}
+    answers = [
+        Tried(way, kind, None, bool(right), HALF)
+        for way, rights in says.items()
+        for kind, right in zip(kinds, rights, strict=True)
+    ]
+    rows = scored(table, answers, BASE, 1000, averaged=True)
+    assert [one.whole.accuracy for one in rows] == pytest.approx([1 / 6, 7 / 12, 3 / 4])
+    assert [one.whole.right for one in rows] == [1, 3, 4]
+    assert [list(one.parts) for one in rows] == [["count", "needle"]] * 3
+    # To the query: of count 0, 0, 1; of needle 1, -1, whose mean is 0 with the error 1.
+    assert rows[1].behind.difference == pytest.approx((1 / 3 + 0) / 2)
+    assert rows[1].behind.standard_error == pytest.approx(((1 / 3) ** 2 + 1) ** 0.5 / 2)
+    assert (rows[2].behind.difference, rows[2].behind.standard_error) == (0, 0)
+    plain = scored(table, answers, BASE, 1000)
+    assert [one.whole.accuracy for one in plain] == [1 / 5, 3 / 5, 4 / 5]
+
+
+def test_questions_without_a_name_for_their_kind_or_length_have_no_column() -> None:
+    for name in (TableName.TABLE4, TableName.TABLE5):
+        answers = [Tried(way, None, None, True, ALL) for way in applied(name)]
+        assert [one.parts for one in scored(TABLES[name], answers, BASE, 1000)] == [{}] * 3
 
 
 def test_every_table_has_one_default() -> None:

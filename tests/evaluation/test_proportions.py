@@ -6,7 +6,14 @@ import math
 
 import pytest
 
-from longvu_cli.evaluation.proportions import Interval, mean_of_shares, paired_difference, wilson
+from longvu_cli.evaluation.proportions import (
+    Interval,
+    PairedDifference,
+    mean_of_differences,
+    mean_of_shares,
+    paired_difference,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +62,16 @@ def test_one_pair_has_no_error() -> None:
     assert paired_difference([(True, False)]).standard_error is None
     with pytest.raises(ValueError, match="no pairs"):
         paired_difference([])
+
+
+def test_the_mean_of_differences_counts_each_group_the_same() -> None:
+    one, other = PairedDifference(10, 0.3, 0.03), PairedDifference(2, 0.1, 0.04)
+    assert mean_of_differences([one]) == one
+    mean = mean_of_differences([one, other])
+    assert (mean.pairs, mean.difference, mean.standard_error) == (12, pytest.approx(0.2), pytest.approx(0.025))
+    assert mean_of_differences([one, PairedDifference(1, 1.0, None)]).standard_error is None
+    with pytest.raises(ValueError, match="no groups"):
+        mean_of_differences([])
 
 
 def test_the_mean_of_shares_counts_each_group_the_same() -> None:

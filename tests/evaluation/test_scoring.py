@@ -39,7 +39,11 @@ def question(name: str, answer: str | None, task: str) -> Question:
 
 
 def answered(name: str, answer: str) -> dict[str, Any]:
-    compression = {"frames": {"sampled": 10, "kept": 4}, "tokens": {"dense": 840, "visual": 300}}
+    compression = {
+        "frames": {"sampled": 10, "kept": 4},
+        "tokens": {"dense": 840, "after_query": 336, "visual": 300},
+        "truncated_tokens": 6,
+    }
     return {
         "schema_version": 1,
         "key": "0" * 64,

@@ -90,7 +90,7 @@ def test_answers_are_judged_and_summed_up(tmp_path: Path) -> None:
     write_results(tmp_path / "results.jsonl", trials, wrong={0}, failed={1})
     tried = read_tried(trials, tmp_path / "results.jsonl", "model")
     assert [one.right for one in tried] == [False, False, True, True, True, True]
-    assert (tried[1].reduction, tried[0].seconds, tried[5].seconds) == (None, 20, 40)
+    assert (tried[1].reduction, tried[0].length, tried[5].length) == (None, "20 s", "40 s")
     made = report(OPTIONS, trials, tried, OWN)
     assert made.whole is not None
     assert (made.whole.right, made.whole.questions, made.whole.errors) == (4, 6, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from longvu_cli.cli.ablations import ablate_option, ablation_tables, tables_named
 from longvu_cli.cli.batch import Teller, told_as_output
 from longvu_cli.cli.engines import open_engine
 from longvu_cli.cli.errors import OK, SOME_FAILED
@@ -22,10 +23,13 @@ from longvu_cli.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from longvu_cli.evaluation.ablation import TableName
     from longvu_cli.evaluation.benchmark import Benchmark, Part, Variant
+    from longvu_cli.evaluation.benchmark_ablation import Ablation
     from longvu_cli.evaluation.scoring import Report, Score
 
 _QUESTIONS = "Questions"
+_COUNTS = ("questions", "errors", "unparsed")
 
 
 class SubtitleChoice(StrEnum):
@@ -61,6 +65,7 @@ class BenchmarkFlags:
     limit: Annotated[
         int | None, option("--limit", panel=_QUESTIONS, help="Ask so many only, evenly spread over all.")
     ] = None
+    ablate: Annotated[str | None, ablate_option(_QUESTIONS)] = None
     rescore: Annotated[
         bool, option("--rescore", panel=OUTPUT, help="Score the answers that are kept, without a model.")
     ] = False
@@ -104,6 +109,19 @@ class BenchmarkFlags:
             return Part(int(shard), int(shards), self.limit)
         except ValueError:
             raise UsageError(f"--shard {self.shard} is no part", hint="the second of four is 2/4") from None
+
+    def tables(self, compression: CompressionFlags, subtitles: SubtitleChoice) -> tuple[TableName, ...]:
+        """Of the paper, whose rows are run.
+
+        Raises:
+            UsageError: one is none, or something else says in which ways questions are asked.
+        """
+        if self.ablate is not None and subtitles is SubtitleChoice.BOTH:
+            raise UsageError(
+                "--ablate runs each row once, and --subtitles both everything twice",
+                hint="run it with --subtitles auto and with none, each into a folder of its own",
+            )
+        return tables_named(self.ablate, compression.options())
 
 
 def egoschema(
@@ -227,19 +245,23 @@ def _evaluate(
     from longvu_cli.evaluation.picture_folder import filmed
     from longvu_cli.evaluation.scoring import read_outcomes, report, report_record, write_report
 
-    part, variants = flags.part(), _variants(benchmark, flags, compression, subtitles)
+    part, asked = flags.part(), flags.tables(compression, subtitles)
+    variants = _variants(benchmark, flags, compression, subtitles)
     reading = benchmark.read(source)
     questions = part.of(reading.questions)
     for sentence in reading.left_out:
         output.note(sentence)
     kept = EvaluationFolder(folder)
     if flags.rescore:
-        kept.require(benchmark, variants)
+        ablation = _ablation(asked, variants, kept.context_length)
+        kept.require(benchmark, variants if ablation is None else ablation.noted)
+        variants = variants if ablation is None else ablation.variants
         trials = plan(questions, variants)
     else:
         kept.make()
         with told_as_output(folder):
-            trials = plan(filmed(questions, kept.films), variants)
+            questions = filmed(questions, kept.films)
+        trials = plan(questions, variants)
         from longvu_cli.result_file import ResultFile
 
         with (
@@ -254,23 +276,46 @@ def _evaluate(
                 shared=True,
             ) as answering,
         ):
+            context = answering.context_length
+            ablation = _ablation(asked, variants, lambda: context)
+            noted = variants if ablation is None else ablation.noted
             with told_as_output(folder):
-                kept.begin(benchmark, answering.identity, variants)
+                kept.begin(benchmark, answering.identity, context, noted)
+            if ablation is not None:
+                variants = ablation.variants
+                trials = plan(questions, variants)
             teller = Teller(output)
             rows = manifest_of(benchmark, trials)
             work = Batch(rows, opened, engine=answering, on_progress=teller.progress, on_failure=teller.failure)
             with output.progress(), told_as_output(folder):
                 work.run(retry_failed=flags.retry_failed)
-    made = report(benchmark, variants, trials, read_outcomes(trials, kept.results))
+    made = report(benchmark, variants, trials, read_outcomes(trials, kept.results), ablation)
     with told_as_output(folder):
         write_report(made, folder)
     if output.options.json:
         output.record(report_record(made))
     else:
-        output.print(*tables(made))
+        output.print(*tables(made, output.width))
         _remark(made, output)
     output.note(f"results in {folder}")
     return SOME_FAILED if any(outcome.error is not None for outcome in made.outcomes) else OK
+
+
+def _ablation(
+    tables: tuple[TableName, ...], variants: tuple[Variant, ...], own_context: Callable[[], int]
+) -> Ablation | None:
+    """What the tables ask for, if there are some.
+
+    Args:
+        own_context: says which context the model has, if nobody asks for another.
+    """
+    from longvu_cli.evaluation.benchmark_ablation import Ablation
+
+    if not tables:
+        return None
+    (variant,) = variants
+    asked = variant.settings.compression.context_length
+    return Ablation(tables, variant.settings, own_context() if asked is None else asked)
 
 
 def _variants(
@@ -298,28 +343,50 @@ def _variants(
 
 def _remark(made: Report, output: Output) -> None:
     """What the table does not say by itself."""
-    for score in made.overall:
-        for count, wrong in (
-            (score.errors, "ended in an error"),
-            (score.unparsed, "got an answer that names no option"),
-        ):
+    for asked, errors, unparsed in _wrong(made):
+        for count, wrong in ((errors, "ended in an error"), (unparsed, "got an answer that names no option")):
             if count:
-                named = f" {score.variant}" if score.variant else ""
-                output.note(f"{count} of {score.questions} questions{named} {wrong}, and count as wrong")
+                output.note(f"{count} of {asked} {wrong}, and count as wrong")
     if made.unscored:
         output.note(f"{made.unscored} answers are not scored: the right ones are not known here")
-    if made.missing:
+    if made.missing and made.tables is None:
         output.note(f"{made.missing} questions have no answer yet")
+    elif made.missing:
+        output.note(f"{made.missing} answers are missing yet: the tables are about questions that have all of theirs")
+
+
+def _wrong(made: Report) -> list[tuple[str, int, int]]:
+    """What was asked, errors, and answers that name no option: of each way, or of all rows of an ablation together."""
+    if made.tables is None:
+        named = ((f" {score.variant}" if score.variant else "", score) for score in made.overall)
+        return [(f"{score.questions} questions{name}", score.errors, score.unparsed) for name, score in named]
+    asked, errors, unparsed = (sum(vars(score)[name] for score in made.overall) for name in _COUNTS)
+    return [(f"{asked} answers", errors, unparsed)]
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def tables(made: Report) -> list[Table]:
-    """Right answers in percent by group and overall, one table for each way, with the numbers of the paper."""
-    from longvu_cli.evaluation.published import models_of_paper
+def tables(made: Report, width: int) -> list[Table]:
+    """Right answers in percent beside the numbers of the paper: by group and overall, or in the tables of the paper.
 
-    return [_table(made, variant, models_of_paper(made.model)) for variant in made.variants]
+    Args:
+        width: characters of a line.
+    """
+    from longvu_cli.evaluation.ablation import TABLES
+    from longvu_cli.evaluation.published import models_of_paper
+    from longvu_cli.evaluation.published_ablations import published_rows
+
+    if made.tables is None:
+        return [_table(made, variant, models_of_paper(made.model)) for variant in made.variants]
+    whole = "all" if made.benchmark.average_over is None else "mean"
+    return [
+        table
+        for name, rows in made.tables.items()
+        for table in ablation_tables(
+            TABLES[name], rows, width=width, whole=whole, paper=published_rows(name, made.benchmark.name)
+        )
+    ]
 
 
 def _table(made: Report, variant: Variant, models: Sequence[str]) -> Table:

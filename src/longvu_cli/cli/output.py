@@ -110,6 +110,11 @@ class Output:
         """A line that is the result itself, whatever the form, flushed."""
         self._write(f"{text}\n")
 
+    @property
+    def width(self) -> int:
+        """Characters of a line of stdout, for what may be arranged in more than one way."""
+        return self._console(self._out).width
+
     def print(self, *renderables: object) -> None:
         """Rich text or tables to stdout, for commands whose result they are."""
         console = self._console(self._out)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from longvu_cli.cli.ablations import ablate_option, ablation_tables, tables_named
 from longvu_cli.cli.batch import Teller, told_as_output
 from longvu_cli.cli.engines import plain_engine
 from longvu_cli.cli.errors import OK, SOME_FAILED
@@ -21,8 +22,7 @@ from longvu_cli.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from longvu_cli.evaluation.ablation import AblationTable, RowScores, Score, TableName
-    from longvu_cli.evaluation.proportions import PairedDifference
+    from longvu_cli.evaluation.ablation import Score
     from longvu_cli.evaluation.world import WorldOptions, WorldReport
 
 _WORLD = "World"
@@ -42,30 +42,20 @@ class WorldFlags:
     ] = "600"
     questions: Annotated[int, _option("--questions", help="Questions per film.")] = 8
     first: Annotated[int, _option("--first", help="Number of the first story.")] = 0
-    ablate: Annotated[
-        str | None,
-        _option(
-            "--ablate",
-            metavar="LIST",
-            help="Run the rows of these tables of the paper: table3, table4, table5, table8, table9.",
-        ),
-    ] = None
+    ablate: Annotated[str | None, ablate_option(_WORLD)] = None
     max_new_tokens: Annotated[int, _option("--max-new-tokens", help="Longest answer, in tokens.")] = 128
 
     def options(self, compression: CompressionFlags) -> WorldOptions:
         """As the library takes them."""
-        from longvu_cli.evaluation.ablation import require_free
         from longvu_cli.evaluation.world import WorldOptions
 
         asked = compression.options()
-        if self.ablate is not None:
-            require_free(asked)
         return WorldOptions(
             films=self.films,
             seconds=tuple(_whole(word) for word in words(self.seconds)),
             questions=self.questions,
             first=self.first,
-            tables=tuple(dict.fromkeys(_table_name(word) for word in words(self.ablate or ""))),
+            tables=tables_named(self.ablate, asked),
             compression=asked,
             generation=GenerationOptions(max_new_tokens=self.max_new_tokens),
         )
@@ -76,15 +66,6 @@ def _whole(word: str) -> int:
         return int(word)
     except ValueError:
         raise UsageError(f"--seconds has {word!r}, which is no whole number", hint="give them as 60,300,600") from None
-
-
-def _table_name(word: str) -> TableName:
-    from longvu_cli.evaluation.ablation import TableName
-
-    try:
-        return TableName(word)
-    except ValueError:
-        raise UsageError(f"--ablate has {word!r}, which is none", hint=f"known are {', '.join(TableName)}") from None
 
 
 def world(
@@ -150,7 +131,7 @@ def world(
     if output.options.json:
         output.record(report_record(options, made))
     else:
-        output.print(*tables(made))
+        output.print(*tables(made, output.width))
     output.note(f"results in {folder}")
     return SOME_FAILED if tally.failures else OK
 
@@ -158,12 +139,14 @@ def world(
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def tables(made: WorldReport) -> list[Table]:
-    """The share of right answers per kind of question, or the tables of the paper."""
+def tables(made: WorldReport, width: int) -> list[Table]:
+    """The share of right answers per kind of question, or the tables of the paper in lines of so many characters."""
     from longvu_cli.evaluation.ablation import TABLES
 
     if made.whole is None:
-        return [table for name, rows in made.tables.items() for table in _ablation(TABLES[name], rows)]
+        return [
+            table for name, rows in made.tables.items() for table in ablation_tables(TABLES[name], rows, width=width)
+        ]
     table = plain_table("kind", "questions", "right", "95 % interval", "commonest")
     for kind, own in made.kinds.items():
         table.add_row(kind, f"{own.questions:,}", *_share(own), f"{made.commonest[kind]:.1%}")
@@ -173,51 +156,3 @@ def tables(made: WorldReport) -> list[Table]:
 
 def _share(own: Score) -> tuple[str, str]:
     return f"{own.accuracy:.1%}", f"{own.interval.low:.1%} … {own.interval.high:.1%}"
-
-
-def _ablation(told: AblationTable, rows: tuple[RowScores, ...]) -> list[Table]:
-    """The right answers in percent, as the paper has them, and the rates of reduction."""
-    from longvu_cli.evaluation.ablation import Columns
-
-    parts = list(dict.fromkeys(name for one in rows for name in one.parts))
-    # There is no room for more beside a column for each kind of question.
-    beside = told.columns is not Columns.KIND
-    right = plain_table("", *(("context", "tokens") if beside else ()), *parts, "all", *(("95 %",) if beside else ()))
-    right.title, right.title_justify, right.title_style = told.title, "left", "bold"
-    if not beside:
-        right.padding = (0, 1, 0, 0)
-    for column in right.columns[1:]:
-        column.min_width = 5
-    rates = plain_table(
-        "", "frames kept", "tokens before", "read", "reduction", "cut for lack of room", "default ahead"
-    )
-    for one in rows:
-        whole, name, context = one.whole, one.row.name, f"{one.compression.context_length:,}"
-        interval = f"{100 * whole.interval.low:.1f} … {100 * whole.interval.high:.1f}"
-        right.add_row(
-            name,
-            *((context, one.row.tokens) if beside else ()),
-            *(_percent(one.parts[part]) if part in one.parts else "" for part in parts),
-            _percent(whole),
-            *((interval,) if beside else ()),
-        )
-        rates.add_row(
-            name,
-            f"{whole.kept:.1%}",
-            f"{whole.before:,.0f}",
-            f"{whole.read:,.0f}",
-            f"{whole.reduced:.1%}",
-            f"{whole.cut:,.0f}",
-            "" if one.row.default else _ahead(one.behind),
-        )
-    return [right, rates]
-
-
-def _ahead(paired: PairedDifference) -> str:
-    """In points, with the standard error."""
-    error = "" if paired.standard_error is None else f" ± {100 * paired.standard_error:.1f}"
-    return f"{100 * paired.difference:+.1f}{error}".replace("-", "−")
-
-
-def _percent(own: Score) -> str:
-    return f"{100 * own.accuracy:.1f}"

@@ -13,7 +13,16 @@ from enum import StrEnum
 
 from longvu_cli.config import Anchor, CompressionOptions, FrameResolution, TemporalReduction
 from longvu_cli.errors import UsageError
-from longvu_cli.evaluation.proportions import Interval, PairedDifference, paired_difference, wilson
+from longvu_cli.evaluation.proportions import (
+    Interval,
+    PairedDifference,
+    mean_of_differences,
+    mean_of_shares,
+    paired_difference,
+    wilson,
+)
+from longvu_cli.evaluation.reduction import Reduction
+from longvu_cli.records import Record
 
 
 class TableName(StrEnum):
@@ -168,38 +177,17 @@ def require_free(compression: CompressionOptions) -> None:
 
 
 @dataclass(frozen=True)
-class Reduction:
-    """What the compression made of a video for a question; sums over its indices and masks.
-
-    Attributes:
-        sampled, kept: frames.
-        dense: tokens of all sampled frames at full resolution.
-        before: tokens of the kept frames, before spatial token compression.
-        after: tokens that the language model read.
-        cut: of those that went last, those that went for lack of room only.
-    """
-
-    sampled: int
-    kept: int
-    dense: int
-    before: int
-    after: int
-    cut: int
-
-
-@dataclass(frozen=True)
 class Tried:
     """A question that was asked in one way.
 
     Attributes:
-        kind: of question.
-        seconds: of the video.
+        kind: of question, and length: of the video; None: it has no name for it.
         reduction: None: there was an error, which counts as wrong.
     """
 
     compression: CompressionOptions
-    kind: str
-    seconds: int
+    kind: str | None
+    length: str | None
     right: bool
     reduction: Reduction | None
 
@@ -210,6 +198,8 @@ class Score:
 
     Attributes:
         errors: questions without an answer.
+        accuracy: share of right answers, or the mean of these shares over the kinds of question.
+        interval: what it may be with more questions: 95 %.
         kept: share of the sampled frames that were kept (paper, Figure 4a).
         reduced: share of their tokens that went before the language model read them (paper, Figure 4b, Table 5).
         before, read: tokens of the kept frames, and those that it read, for each question.
@@ -219,21 +209,13 @@ class Score:
     right: int
     questions: int
     errors: int
+    accuracy: float
+    interval: Interval
     kept: float
     reduced: float
     before: float
     read: float
     cut: float
-
-    @property
-    def accuracy(self) -> float:
-        """Share of right answers."""
-        return self.right / self.questions
-
-    @property
-    def interval(self) -> Interval:
-        """What the share may be with more questions: 95 %, by Wilson."""
-        return wilson(self.right, self.questions)
 
 
 @dataclass(frozen=True)
@@ -242,7 +224,8 @@ class RowScores:
 
     Attributes:
         parts: a score per column of the table, by its name; none of a column without questions.
-        behind: by how much the table's default row is better on the same questions.
+        behind: by how much the table's default row is better on the same questions; where the accuracy is a mean over
+            kinds of question, so is this.
     """
 
     row: AblationRow
@@ -253,43 +236,77 @@ class RowScores:
 
 
 def scored(
-    table: AblationTable, tried: Sequence[Tried], compression: CompressionOptions, context_length: int
+    table: AblationTable,
+    tried: Sequence[Tried],
+    compression: CompressionOptions,
+    context_length: int,
+    *,
+    averaged: bool = False,
 ) -> tuple[RowScores, ...]:
     """The rows of a table.
 
     Args:
         tried: the same questions in the way of every row, and in the same order.
+        averaged: each kind of question counts the same.
     """
     settings = {row: row.applied(compression, context_length) for row in table.rows}
     of_row = {row: [one for one in tried if one.compression == options] for row, options in settings.items()}
     (default,) = (own for row, own in of_row.items() if row.default)
     made = []
     for row, own in of_row.items():
-        names = dict.fromkeys(_column(one, table.columns) for one in own if table.columns is not Columns.NOTHING)
+        names = dict.fromkeys(name for one in own if (name := _column(one, table.columns)) is not None)
         parts = {name: score([one for one in own if _column(one, table.columns) == name]) for name in names}
-        pairs = [(best.right, one.right) for best, one in zip(default, own, strict=True)]
-        made.append(RowScores(row, settings[row], score(own), parts, paired_difference(pairs)))
+        behind = _behind(default, own, averaged=averaged)
+        made.append(RowScores(row, settings[row], score(own, averaged=averaged), parts, behind))
     return tuple(made)
 
 
-def _column(one: Tried, columns: Columns) -> str:
-    return one.kind if columns is Columns.KIND else f"{one.seconds} s"
+def _column(one: Tried, columns: Columns) -> str | None:
+    match columns:
+        case Columns.NOTHING:
+            return None
+        case Columns.KIND:
+            return one.kind
+        case Columns.LENGTH:
+            return one.length
 
 
-def score(tried: Sequence[Tried]) -> Score:
-    """Sum up questions, of which there has to be one."""
+def _behind(default: Sequence[Tried], own: Sequence[Tried], *, averaged: bool) -> PairedDifference:
+    pairs: dict[str | None, list[tuple[bool, bool]]] = {}
+    for best, one in zip(default, own, strict=True):
+        pairs.setdefault(one.kind if averaged else None, []).append((best.right, one.right))
+    return mean_of_differences([paired_difference(of_kind) for of_kind in pairs.values()])
+
+
+def score(tried: Sequence[Tried], *, averaged: bool = False) -> Score:
+    """Sum up questions, of which there has to be one.
+
+    Args:
+        averaged: each kind of question counts the same.
+    """
     sizes = [one.reduction for one in tried if one.reduction is not None]
     before, after = sum(size.before for size in sizes), sum(size.after for size in sizes)
+    right = sum(one.right for one in tried)
+    accuracy, interval = _mean_over_kinds(tried) if averaged else (right / len(tried), wilson(right, len(tried)))
     return Score(
-        right=sum(one.right for one in tried),
+        right=right,
         questions=len(tried),
         errors=len(tried) - len(sizes),
+        accuracy=accuracy,
+        interval=interval,
         kept=_share(sum(size.kept for size in sizes), sum(size.sampled for size in sizes)),
         reduced=_share(before - after, before),
         before=_share(before, len(sizes)),
         read=_share(after, len(sizes)),
         cut=_share(sum(size.cut for size in sizes), len(sizes)),
     )
+
+
+def _mean_over_kinds(tried: Sequence[Tried]) -> tuple[float, Interval]:
+    of_kind: dict[str | None, list[bool]] = {}
+    for one in tried:
+        of_kind.setdefault(one.kind, []).append(one.right)
+    return mean_of_shares([(sum(right), len(right)) for right in of_kind.values()])
 
 
 def _share(part: int, whole: int) -> float:
@@ -302,3 +319,22 @@ def ways(
     """The settings of all rows of the tables, each once."""
     rows = (row for name in tables for row in TABLES[name].rows)
     return tuple(dict.fromkeys(row.applied(compression, context_length) for row in rows))
+
+
+# --- JSON -----------------------------------------------------------------------------------------------------------
+
+
+def row_record(one: RowScores) -> Record:
+    """A row as JSON. Fields may be added, never renamed."""
+    return {
+        "name": one.row.name,
+        "compression": asdict(one.compression),
+        **score_record(one.whole),
+        "behind_default": asdict(one.behind),
+        "columns": {column: score_record(own) for column, own in one.parts.items()},
+    }
+
+
+def score_record(own: Score) -> Record:
+    """A score as JSON. Fields may be added, never renamed."""
+    return {**asdict(own), "interval": [own.interval.low, own.interval.high]}

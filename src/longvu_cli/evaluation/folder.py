@@ -2,7 +2,7 @@
 
 ::
 
-    run.json       which benchmark, model (its digest) and settings
+    run.json       which benchmark, model (its digest, its context) and settings
     results.jsonl  every answer as the model gave it: the results of a batch
     answers.jsonl  every question with its answer and how it was scored
     summary.json   accuracy by group and overall, with what the paper has; summary.csv is the same as a table
@@ -60,11 +60,12 @@ class EvaluationFolder:
                 hint="name another folder",
             ) from error
 
-    def begin(self, benchmark: Benchmark, identity: str, variants: Sequence[Variant]) -> None:
+    def begin(self, benchmark: Benchmark, identity: str, context_length: int, variants: Sequence[Variant]) -> None:
         """Note which evaluation this is, or find that it is the one that was noted.
 
         Args:
             identity: tells the model from others.
+            context_length: the model's own.
 
         Raises:
             UsageError: the folder holds another one.
@@ -75,7 +76,7 @@ class EvaluationFolder:
         if known is None:
             if self.results.exists():
                 raise UsageError(f"{self.path} has results, but not of an evaluation", hint="name another folder")
-            noted = {**facts, "schema_version": SCHEMA_VERSION}
+            noted = {**facts, "context_length": context_length, "schema_version": SCHEMA_VERSION}
             with whole_file(self.path / _RUN) as aside:
                 aside.write_text(json.dumps(noted, indent=1) + "\n", encoding="utf-8")
             return
@@ -87,10 +88,26 @@ class EvaluationFolder:
         Raises:
             UsageError: it holds none, or another one.
         """
+        self._compare(self._held(), {"benchmark": benchmark.name, "variants": _facts(variants)})
+
+    def context_length(self) -> int:
+        """The own one of the model that answered.
+
+        Raises:
+            UsageError: the folder holds no evaluation, or one that was begun before this was noted.
+        """
+        length = self._held().get("context_length")
+        if not isinstance(length, int):
+            raise UsageError(
+                f"{self.path} does not say which context its model has", hint="give its --context-length, or ask again"
+            )
+        return length
+
+    def _held(self) -> dict[str, Any]:
         known = self._noted()
         if known is None:
             raise UsageError(f"{self.path} holds no evaluation", hint="leave --rescore out to begin one")
-        self._compare(known, {"benchmark": benchmark.name, "variants": _facts(variants)})
+        return known
 
     def _compare(self, known: dict[str, Any], facts: dict[str, Any]) -> None:
         for key, value in facts.items():

@@ -24,7 +24,7 @@ class PairedDifference:
 
     Attributes:
         pairs: questions.
-        standard_error: None for fewer than two questions.
+        standard_error: None for fewer than two questions (of a group, where it is a mean over groups).
     """
 
     pairs: int
@@ -60,6 +60,22 @@ def paired_difference(pairs: Sequence[tuple[bool, bool]]) -> PairedDifference:
         return PairedDifference(count, mean, None)
     variance = sum((difference - mean) ** 2 for difference in differences) / (count - 1)
     return PairedDifference(count, mean, math.sqrt(variance / count))
+
+
+def mean_of_differences(groups: Sequence[PairedDifference]) -> PairedDifference:
+    """The mean of the differences of several groups, each counting the same; their errors are independent.
+
+    Raises:
+        ValueError: there are no groups.
+    """
+    if not groups:
+        raise ValueError("there are no groups")
+    errors = [group.standard_error for group in groups if group.standard_error is not None]
+    return PairedDifference(
+        pairs=sum(group.pairs for group in groups),
+        difference=sum(group.difference for group in groups) / len(groups),
+        standard_error=math.hypot(*errors) / len(groups) if len(errors) == len(groups) else None,
+    )
 
 
 def mean_of_shares(counts: Sequence[tuple[int, int]]) -> tuple[float, Interval]:

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,9 +19,13 @@ from typing import Any
 
 from longvu_cli.choices import chosen
 from longvu_cli.errors import UsageError
+from longvu_cli.evaluation.ablation import RowScores, TableName, Tried, row_record
 from longvu_cli.evaluation.benchmark import Benchmark, Group, Trial, Variant
+from longvu_cli.evaluation.benchmark_ablation import Ablation, kind_of, length_of
 from longvu_cli.evaluation.proportions import Interval, mean_of_shares, wilson
 from longvu_cli.evaluation.published import models_of_paper, published
+from longvu_cli.evaluation.published_ablations import MODEL, PublishedRow, published_rows
+from longvu_cli.evaluation.reduction import Reduction, reduction_of
 from longvu_cli.identity import video_digest
 from longvu_cli.records import SCHEMA_VERSION, Record
 from longvu_cli.results import ModelInfo
@@ -39,6 +44,7 @@ class Outcome:
         error: what was wrong.
         seconds: that the answer took; None where there is none.
         model: that gave it.
+        reduction: what its compression made of the video; None where there is no answer.
     """
 
     trial: Trial
@@ -47,6 +53,7 @@ class Outcome:
     error: str | None
     seconds: float | None
     model: ModelInfo | None
+    reduction: Reduction | None
 
     @property
     def right(self) -> bool | None:
@@ -89,6 +96,8 @@ class Report:
         outcomes: of the trials that have one.
         missing: trials that have none yet.
         unscored: outcomes of questions whose right answer is not known here.
+        tables: of the paper, whose rows are the variants, with the questions that have an outcome in every way; none
+            without such questions; None: they are not asked for.
     """
 
     benchmark: Benchmark
@@ -99,6 +108,7 @@ class Report:
     outcomes: tuple[Outcome, ...]
     missing: int
     unscored: int
+    tables: Mapping[TableName, tuple[RowScores, ...]] | None
 
 
 # --- read -----------------------------------------------------------------------------------------------------------
@@ -165,7 +175,7 @@ def _records(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def _outcome(trial: Trial, record: Mapping[str, Any]) -> Outcome:
     if "error" in record:
-        return Outcome(trial, None, None, record["error"]["message"], None, None)
+        return Outcome(trial, None, None, record["error"]["message"], None, None, None)
     model = record["model"]
     return Outcome(
         trial=trial,
@@ -174,6 +184,7 @@ def _outcome(trial: Trial, record: Mapping[str, Any]) -> Outcome:
         error=None,
         seconds=record["timing_s"]["total"],
         model=ModelInfo(**{**model, "notices": tuple(model["notices"])}),
+        reduction=reduction_of(record),
     )
 
 
@@ -185,8 +196,13 @@ def report(
     variants: Sequence[Variant],
     trials: Sequence[Trial],
     outcomes: Sequence[Outcome],
+    ablation: Ablation | None = None,
 ) -> Report:
-    """Sum up what there is."""
+    """Sum up what there is.
+
+    Args:
+        ablation: the variants are its own.
+    """
     scored = [outcome for outcome in outcomes if outcome.right is not None]
     found = list(dict.fromkeys(group for outcome in scored for group in outcome.trial.question.groups))
     kinds = list(dict.fromkeys(group.kind for group in found))
@@ -211,6 +227,27 @@ def report(
         outcomes=tuple(outcomes),
         missing=len(trials) - len(outcomes),
         unscored=len(outcomes) - len(scored),
+        tables=None if ablation is None else _tables(ablation, benchmark, scored, len(variants)),
+    )
+
+
+def _tables(
+    ablation: Ablation, benchmark: Benchmark, scored: Sequence[Outcome], ways: int
+) -> Mapping[TableName, tuple[RowScores, ...]]:
+    """The rows of the tables, of the questions that were asked in all ways; without one there are none."""
+    counts = Counter(outcome.trial.question.id for outcome in scored)
+    tried = [_tried(outcome) for outcome in scored if counts[outcome.trial.question.id] == ways]
+    return ablation.rows(tried, averaged=benchmark.average_over is not None) if tried else {}
+
+
+def _tried(outcome: Outcome) -> Tried:
+    groups = outcome.trial.question.groups
+    return Tried(
+        compression=outcome.trial.variant.settings.compression,
+        kind=kind_of(groups),
+        length=length_of(groups),
+        right=outcome.right is True,
+        reduction=outcome.reduction,
     )
 
 
@@ -267,7 +304,20 @@ def report_record(made: Report) -> Record:
         "answers": len(made.outcomes),
         "missing": made.missing,
         "unscored": made.unscored,
+        "tables": {name.value: _table_record(made.benchmark, name, rows) for name, rows in (made.tables or {}).items()},
     }
+
+
+def _table_record(benchmark: Benchmark, name: TableName, rows: Sequence[RowScores]) -> list[Record]:
+    paper = published_rows(name, benchmark.name) or (None,) * len(rows)
+    return [
+        {**row_record(one), "published": None if own is None else _published_record(own)}
+        for one, own in zip(rows, paper, strict=True)
+    ]
+
+
+def _published_record(own: PublishedRow) -> Record:
+    return {"model": MODEL, "percent": own.percent, "columns": dict(own.columns), "reduction": own.reduction}
 
 
 def _score_record(made: Report, score: Score) -> Record:
@@ -344,7 +394,7 @@ def write_report(made: Report, folder: Path) -> None:
     }
     for variant in made.variants if made.benchmark.submitted else ():
         chosen_by = submission(_those(made.outcomes, variant))
-        stem = f"submission-{variant.name}" if variant.name else "submission"
+        stem = "-".join(("submission", *re.findall(r"[a-z0-9]+", variant.name.lower())))
         contents[f"{stem}.json"] = json.dumps(chosen_by, indent=0) + "\n"
         contents[f"{stem}.csv"] = "q_uid,answer\n" + "".join(f"{name},{at}\n" for name, at in chosen_by.items())
     for name, content in contents.items():

@@ -20,16 +20,18 @@ from longvu_cli.config import CompressionOptions, GenerationOptions, SamplingOpt
 from longvu_cli.errors import UsageError
 from longvu_cli.evaluation.ablation import (
     TABLES,
-    Reduction,
     RowScores,
     Score,
     TableName,
     Tried,
+    row_record,
     score,
+    score_record,
     scored,
     ways,
 )
 from longvu_cli.evaluation.drawn_films import Film, FilmQuestion, questions_about
+from longvu_cli.evaluation.reduction import reduction_of
 from longvu_cli.identity import video_digest
 from longvu_cli.manifest import Manifest, Row, Settings
 from longvu_cli.records import SCHEMA_VERSION, Record
@@ -173,21 +175,9 @@ def _tried(trial: WorldTrial, record: Mapping[str, Any]) -> Tried:
     return Tried(
         compression=trial.compression,
         kind=question.kind,
-        seconds=trial.asked.film.seconds,
+        length=f"{trial.asked.film.seconds} s",
         right=not failed and is_right(question, record["answer"]),
-        reduction=None if failed else _reduction(record["compression"]),
-    )
-
-
-def _reduction(measured: Mapping[str, Any]) -> Reduction:
-    frames, tokens = measured["frames"], measured["tokens"]
-    return Reduction(
-        sampled=frames["sampled"],
-        kept=frames["kept"],
-        dense=tokens["dense"],
-        before=tokens["after_query"],
-        after=tokens["visual"],
-        cut=measured["truncated_tokens"],
+        reduction=None if failed else reduction_of(record),
     )
 
 
@@ -228,27 +218,11 @@ def report_record(options: WorldOptions, made: WorldReport) -> Record:
             "max_new_tokens": options.generation.max_new_tokens,
             "compression": asdict(options.compression),
         },
-        "kinds": {kind: _score_record(own) for kind, own in made.kinds.items()},
-        "all": None if made.whole is None else _score_record(made.whole),
+        "kinds": {kind: score_record(own) for kind, own in made.kinds.items()},
+        "all": None if made.whole is None else score_record(made.whole),
         "commonest": dict(made.commonest),
-        "tables": {
-            name.value: [
-                {
-                    "name": one.row.name,
-                    "compression": asdict(one.compression),
-                    **_score_record(one.whole),
-                    "behind_default": asdict(one.behind),
-                    "columns": {column: _score_record(own) for column, own in one.parts.items()},
-                }
-                for one in rows
-            ]
-            for name, rows in made.tables.items()
-        },
+        "tables": {name.value: [row_record(one) for one in rows] for name, rows in made.tables.items()},
     }
-
-
-def _score_record(own: Score) -> Record:
-    return {**asdict(own), "accuracy": own.accuracy, "interval": [own.interval.low, own.interval.high]}
 
 
 def write_report(options: WorldOptions, made: WorldReport, folder: Path) -> None:
