@@ -36,5 +36,5 @@ def test_each_row_has_its_numbers_and_the_default_those_of_the_main_tables(name:
 def test_the_papers_average_is_over_its_tasks(name: TableName) -> None:
     for own in published_rows(name, "mlvu"):
         assert set(own.columns) == {task for _, task in _TASKS}
-        # Not all averages of the paper are exact: that of DINO is 62.54, and of its seven numbers 62.27.
-        assert own.percent == pytest.approx(sum(own.columns.values()) / 7, abs=0.3)
+        # Not all averages of the paper are exact: that of DINO is 62.54, the mean of its numbers 62.27.
+        assert own.percent == pytest.approx(sum(own.columns.values()) / 7, abs=0.4)
