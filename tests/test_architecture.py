@@ -33,7 +33,7 @@ ALLOWED = {
     "subtitles": {"video_file"},
     "text_track": {"source"},
     "source": {
-        *("cut_off", "frames", "group_decoder", "groups", "nvdec"),
+        *("cut_off", "decoder_log", "frames", "group_decoder", "groups", "nvdec"),
         *("pixels", "sampling", "side_by_side", "video_file"),
     },
     "video": {"frames", "isolation", "sampling", "source", "subtitles", "text_track", "video_file"},

@@ -15,8 +15,11 @@ import av.logging
 # Enough for thousands of lines; more are lost.
 _PIPE_BYTES = 1 << 20
 _SET_PIPE_SIZE = 1031
-# Whose line it is: ``[h264 @ 0x55c1e067bf40] no frame!``.
-_AUTHOR = re.compile(rb"^\[([^] ]+) @ ", re.MULTILINE)
+# Whose line it is, and what it says: ``[h264 @ 0x55c1e067bf40] no frame!``.
+_LINE = re.compile(rb"^\[([^] ]+) @ [^]]*\] (.*)$", re.MULTILINE)
+# A picture that others refer to is not there.
+_OF_REFERENCES = re.compile(rb"mmco|\bref(erence|s)?\b|co located|\bPOC\b|\bRPS\b", re.IGNORECASE)
+REFERENCES = " (references)"
 
 
 class DecoderLog:
@@ -37,13 +40,18 @@ class DecoderLog:
         av.logging.set_libav_level(av.logging.ERROR)
 
     def errors(self) -> Counter[str]:
-        """How many were told so far, by the name of the decoder or format that did."""
+        """How many were told so far, by the name of the decoder or format that did.
+
+        Those about pictures that others refer to are counted apart, under the name with ``REFERENCES`` behind it.
+        """
         while True:
             try:
                 told = os.read(self._read, _PIPE_BYTES)
             except BlockingIOError:
                 return self._counts.copy()
-            self._counts.update(name.decode(errors="replace") for name in _AUTHOR.findall(told))
+            for name, message in _LINE.findall(told):
+                kind = REFERENCES if _OF_REFERENCES.search(message) else ""
+                self._counts[name.decode(errors="replace") + kind] += 1
 
 
 def _enlarge(pipe: int) -> None:

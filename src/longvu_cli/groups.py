@@ -123,6 +123,7 @@ class GroupReader:
         packets: those of one stream in decoding order; the last may be empty or None, for the decoder to be drained.
         is_entry: whether decoding can begin at a packet.
         is_damaged: whether something went wrong with reading so far.
+        is_sound: whether a packet's own lengths add up.
     """
 
     def __init__(
@@ -130,8 +131,10 @@ class GroupReader:
         packets: Iterator[VideoPacket | None],
         is_entry: Callable[[VideoPacket], bool],
         is_damaged: Callable[[], bool],
+        is_sound: Callable[[VideoPacket], bool] = lambda _: True,
     ) -> None:
         self._packets = packets
+        self._is_sound = is_sound
         self._is_entry = is_entry
         self._is_damaged = is_damaged
         self._held: list[VideoPacket] = []
@@ -170,7 +173,8 @@ class GroupReader:
     def _refuse_irregular(self, packet: VideoPacket) -> None:
         changes_decoder = packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change")
         is_odd = not packet.size or packet.pts is None or packet.is_corrupt or changes_decoder
-        if is_odd or self._drains or self._is_damaged():
+        # Most packets are never decoded: what is wrong with them would not be noticed.
+        if is_odd or self._drains or self._is_damaged() or not self._is_sound(packet):
             raise Irregular
 
     def _take(self, count: int) -> Group | None:
@@ -301,6 +305,21 @@ def entry_test(context: VideoCodecContext) -> Callable[[VideoPacket], bool]:
         return packet.is_keyframe and (is_entry_of is None or is_entry_of(_units(bytes(packet), length_size)))
 
     return is_entry
+
+
+def soundness_test(context: VideoCodecContext) -> Callable[[VideoPacket], bool]:
+    """What tells whether the lengths of a packet's NAL units add up to its size, where they have lengths."""
+    length_size = _length_size(context) if context.codec.canonical_name in ("h264", "hevc") else 0
+
+    def is_sound(packet: VideoPacket) -> bool:
+        if not length_size:
+            return True
+        data, at = memoryview(packet), 0
+        while at + length_size <= len(data):
+            at += length_size + int.from_bytes(data[at : at + length_size])
+        return at == len(data)
+
+    return is_sound
 
 
 def may_skip_unreferenced(context: VideoCodecContext) -> bool:

@@ -34,6 +34,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from longvu_cli.config import Decoder, DecodingOptions, SamplingOptions
 from longvu_cli.cut_off import seems_cut_off
+from longvu_cli.decoder_log import REFERENCES
 from longvu_cli.errors import DeviceUnavailable, NoFrames, NotAVideo, NoVideoStream
 from longvu_cli.frames import MAX_PIXELS, Frame, Pixels, Source, VideoInfo
 from longvu_cli.group_decoder import GroupDecoder, Picture
@@ -46,6 +47,7 @@ from longvu_cli.groups import (
     PlannedGroup,
     VideoPacket,
     entry_test,
+    soundness_test,
 )
 from longvu_cli.nvdec import nvdec, require_nvdec
 from longvu_cli.pixels import Orientation, fit, rgb
@@ -91,8 +93,6 @@ _WITHOUT_RATE = ("mjpeg", "av1", "vvc")
 
 # Codecs whose sampled frames were verified to be the same when groups of pictures are decoded on their own.
 _GROUPED_CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "ffv1")
-# Of these, groups may begin with pictures after which others come that refer to the group before.
-_WITH_OPEN_GROUPS = ("h264", "hevc")
 # Where more frames are sampled, nearly all have to be decoded, and the decoder's own threads do that better.
 _FEWEST_FRAMES_PER_SAMPLE = 3
 # Packets that may go by before the first frame comes out of the decoder.
@@ -312,8 +312,8 @@ class _StreamSource:
     ) -> None:
         self._beat = beat
         self._errors = errors
-        # Decoders whose errors mean nothing: they begin where not all is there that later pictures refer to.
-        self._excused: tuple[str, ...] = ()
+        # Decoders begin where not all is there that later pictures refer to, and say so.
+        self._in_groups = False
         self._reading = threading.Lock()
         self._file = file
         self._version = _version(file)
@@ -408,7 +408,7 @@ class _StreamSource:
             # A decoder that begins in the middle of a file misses what came before, and says so.
             return 0
         told = self._errors() - self._told_before
-        return sum(count for name, count in told.items() if name not in self._excused)
+        return sum(count for name, count in told.items() if not (self._in_groups and name.endswith(REFERENCES)))
 
     def _next(self, samples: Iterator[_Sample]) -> _Sample | None:
         with self._reading:
@@ -419,9 +419,10 @@ class _StreamSource:
         packets = self._packets_in_groups()
         if packets is None:
             return self._samples_of_all(self._frames_from_start(), sampler, self._orientation)
-        self._excused = _WITH_OPEN_GROUPS
+        self._in_groups = True
         is_entry = entry_test(self._stream.codec_context)
-        reader = GroupReader(packets, is_entry, lambda: self._findings.corrupt_packets > 0)
+        is_sound = soundness_test(self._stream.codec_context)
+        reader = GroupReader(packets, is_entry, lambda: self._findings.corrupt_packets > 0, is_sound)
         first_pts = None if self._sought else self._first.pts
         return self._samples_of_groups(GroupPlanner(reader, sampler, self._clock, first_pts))
 
