@@ -9,11 +9,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
-from pathlib import Path
 from socket import socketpair
 
 import torch
 
+from longvu_cli.engines.child import importing_us
 from longvu_cli.engines.dispatcher import Dispatcher
 from longvu_cli.engines.events import Died, Event, Told
 from longvu_cli.engines.worker import Assignment
@@ -37,8 +37,6 @@ class ProcessWorker:
     def __init__(self, assignment: Assignment, environment: Mapping[str, str]) -> None:
         self._stderr = scratch_file()
         ours, theirs = socketpair()
-        package = str(Path(__file__).parents[2])
-        path = environment.get("PYTHONPATH")
         with theirs:
             self._process = subprocess.Popen(
                 # -P: what lies in the current folder is not imported.
@@ -47,7 +45,7 @@ class ProcessWorker:
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
                 pass_fds=[theirs.fileno()],
-                env={**environment, "PYTHONPATH": f"{package}{os.pathsep}{path}" if path else package},
+                env=importing_us(environment),
                 # Ctrl-C is for this process, which then lets go of the others.
                 start_new_session=True,
             )

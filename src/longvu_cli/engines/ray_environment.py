@@ -7,8 +7,13 @@ import secrets
 
 # A worker without a GPU may see those that there are. Nothing is told to Ray's makers.
 _ALWAYS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-# Of Ray's own processes on this machine: they listen on the loopback only.
-_LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+# Of Ray's own processes on this machine: they listen on the loopback only. Workers come when there are actors: who
+# connects first only holds the cluster.
+_LOCAL = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_prestart_worker_first_driver": "0",
+}
 
 
 def prepare_ray(*, local: bool) -> None:

@@ -10,15 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import shutil
-import signal
 import socket
 import sys
-import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout, suppress
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -27,14 +25,11 @@ from ray.exceptions import RayError
 
 from longvu_cli.engines.dispatcher import Dispatcher
 from longvu_cli.engines.events import Died, Event, Told
+from longvu_cli.engines.ray_cluster import own_cluster
 from longvu_cli.engines.worker import Assignment, work
 from longvu_cli.errors import ServerUnreachable, UsageError
 from longvu_cli.manifest import Row
 
-# What goes from worker to worker is small.
-_STORE_BYTES = 100 * 2**20
-# Sockets are below the folder, and their names may have 107 bytes.
-_LONGEST_FOLDER = 30
 _TIDY_S = 0.5
 _PATIENCE_S = 10.0
 
@@ -88,6 +83,7 @@ class RayWorker:
         made = ray.remote(Actor).options(num_cpus=cpus, num_gpus=gpus, max_concurrency=4)
         self._actor: Any = made.remote(assignment)
         self._dismissal: Any = None
+        self._given_until = 0.0
 
     def send(self, row: Row) -> None:
         """See :class:`~longvu_cli.engines.dispatcher.Worker`."""
@@ -108,11 +104,12 @@ class RayWorker:
         """See :class:`~longvu_cli.engines.dispatcher.Worker`."""
         with suppress(RayError):
             self._dismissal = self._actor.dismiss.remote()
+            self._given_until = time.monotonic() + _TIDY_S
 
     def make_gone(self, within_s: float) -> None:
         """See :class:`~longvu_cli.engines.dispatcher.Worker`."""
         with suppress(RayError):
-            ray.wait([self._dismissal], timeout=min(within_s, _TIDY_S))
+            ray.wait([self._dismissal], timeout=max(0.0, min(within_s, self._given_until - time.monotonic())))
             ray.kill(self._actor)
 
 
@@ -166,28 +163,15 @@ def _lanes(count: int | None, gpus: int) -> int:
 @contextmanager
 def _own(cpus: int, gpus: int) -> Iterator[None]:
     """Processes of Ray's on this machine, which end with the block."""
-    usual = tempfile.gettempdir()
-    folder = Path(tempfile.mkdtemp(prefix="longvu-", dir=usual if len(usual) < _LONGEST_FOLDER else "/tmp"))
-    try:
-        # An address of its own: an environment variable could name a cluster.
-        with _connected(
-            address="local",
-            num_cpus=cpus,
-            num_gpus=gpus,
-            include_dashboard=False,
-            object_store_memory=_STORE_BYTES,
-            _temp_dir=str(folder),
-        ):
-            yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with own_cluster(cpus=cpus, gpus=gpus) as address, _connected(address):
+        yield
 
 
 @contextmanager
 def _running(address: str) -> Iterator[None]:
     """A cluster that is there, and stays."""
     _require_open(address)
-    with _connected(address=address):
+    with _connected(address):
         yield
 
 
@@ -207,20 +191,21 @@ def _require_open(address: str) -> None:
 
 
 @contextmanager
-def _connected(address: str, **settings: Any) -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
+def _connected(address: str) -> Iterator[None]:
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **settings)
+        # In the main thread Ray would take SIGTERM for itself. And what interrupts this one waits until the other is
+        # done: a connection that is half made ends in a crash.
+        with ThreadPoolExecutor(1) as other:
+            other.submit(ray.init, address, log_to_driver=False, logging_level=logging.CRITICAL).result()
     except (OSError, RuntimeError, ValueError, RayError) as error:
         ray.shutdown()
         raise ServerUnreachable(
-            "Ray did not start here" if address == "local" else f"there is no Ray cluster at {address}",
-            hint=" ".join(str(error).split())[:300],
+            f"there is no Ray cluster at {address}", hint=" ".join(str(error).split())[:300]
         ) from error
-    finally:
-        # Ray has put its own in its place.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+    except BaseException:
+        ray.shutdown()
+        raise
     try:
         yield
     finally:
