@@ -123,6 +123,28 @@ def test_a_signal_ends_all_and_leaves_nothing(
     assert sorted(os.listdir(tmp_path)) == ["m.jsonl", "out.jsonl", "tmp"]
 
 
+# Ray itself can be neither interrupted nor ended quickly while it starts.
+def test_a_signal_while_ray_starts_ends_all_and_leaves_nothing(
+    manifest: Path, shared_cache: Path, tmp_path: Path
+) -> None:
+    needs("ray")
+
+    def raylet() -> list[psutil.Process]:
+        return [child for child in psutil.Process(process.pid).children(recursive=True) if child.name() == "raylet"]
+
+    with running("ray", manifest, tmp_path / "out.jsonl", shared_cache) as process:
+        wait_for(raylet, process)
+        (holder,) = psutil.Process(process.pid).children()
+        started, folder = psutil.Process(process.pid).children(recursive=True), Path(holder.cmdline()[4])
+        assert folder.is_dir()
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, out, err) == (143, "", "")
+    assert psutil.wait_procs(started, timeout=PATIENCE_S)[1] == []
+    assert not folder.exists()
+    assert os.listdir(tmp_path) == ["m.jsonl"]
+
+
 def test_without_a_file_the_results_of_processes_are_on_stdout(shared_cache: Path, manifest: Path) -> None:
     ran = run(["batch", manifest, "--engine=processes", "--processes=2", "-q"], environment(shared_cache, **TINY))
     assert ran.code == 6

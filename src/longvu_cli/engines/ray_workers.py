@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import signal
 import socket
 import sys
 import threading
@@ -206,6 +207,9 @@ def _connected(address: str) -> Iterator[None]:
     except BaseException:
         ray.shutdown()
         raise
+    if threading.current_thread() is threading.main_thread():
+        # Below Python it takes SIGTERM all the same, and would tell where it came.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     try:
         yield
     finally:
