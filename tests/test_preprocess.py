@@ -72,3 +72,31 @@ def test_normalising_is_done_in_float32_before_the_towers_type() -> None:
     found = normalise(pixels, DINOV2, torch.bfloat16)
     assert found.dtype is torch.bfloat16
     assert torch.equal(found, normalise(pixels, DINOV2, torch.float32).bfloat16())
+
+
+@pytest.mark.parametrize(("height", "width"), [(1_000_000, 3), (3, 1_000_000), (20_000, 200)])
+def test_extremely_long_frames_need_no_square_of_their_length(
+    height: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canvases: list[int] = []
+    original = Image.new
+
+    def new(mode: str, size: tuple[int, int], color: tuple[int, int, int] = (0, 0, 0)) -> Image.Image:
+        canvases.append(size[0] * size[1])
+        assert canvases[-1] < 70_000_000
+        return original(mode, size, color)
+
+    monkeypatch.setattr(Image, "new", new)
+    square = square_pixels(np.zeros((height, width, 3), np.uint8), SIGLIP)
+    assert square.shape == (384, 384, 3) and canvases
+    assert tuple(square[0, 0]) == SIGLIP.fill and square[192, 192].max() < 127
+
+
+def test_a_frame_that_is_shrunk_first_looks_like_one_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    tall = np.repeat(np.repeat(np.arange(240, dtype=np.uint8).reshape(24, 10, 1), 50, 0), 20, 1).repeat(3, 2)
+    frames = (tall, np.ascontiguousarray(tall.swapaxes(0, 1)))
+    exact = [square_pixels(frame, SIGLIP).astype(int) for frame in frames]
+    monkeypatch.setattr("longvu_cli.preprocess._TALLEST", 600)
+    monkeypatch.setattr("longvu_cli.preprocess._WIDEST", 600)
+    for frame, wanted in zip(frames, exact, strict=True):
+        assert 0 < np.abs(square_pixels(frame, SIGLIP).astype(int) - wanted).mean() < 2

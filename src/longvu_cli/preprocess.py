@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+# Longer frames are shrunk before they get their bars: a square around one takes gigabytes. 8k fits in portrait, too.
+_TALLEST, _WIDEST = 8_192, 65_536
+
 
 @dataclass(frozen=True)
 class TowerInput:
@@ -36,7 +39,8 @@ def square_pixels(pixels: np.ndarray, tower: TowerInput) -> np.ndarray:
     """Centre a frame on a square canvas of the tower's fill colour and resize it, bicubic with antialiasing.
 
     Pillow resizes columns before rows, so bars above and below need not be there while the columns are resized: they
-    stay what they are.
+    stay what they are. Frames of more than 8,192 rows that are higher than wide, and of more than 65,536 columns, are
+    shrunk to that first.
 
     Args:
         pixels: [height, width, 3] uint8, RGB.
@@ -44,8 +48,8 @@ def square_pixels(pixels: np.ndarray, tower: TowerInput) -> np.ndarray:
     Returns:
         [side, side, 3] uint8.
     """
-    height, width = pixels.shape[:2]
-    image = Image.fromarray(pixels)
+    image = _within(Image.fromarray(pixels))
+    width, height = image.size
     if width < height:
         image = _on_canvas(image, (height, height), tower)
     elif width != tower.side:
@@ -53,6 +57,14 @@ def square_pixels(pixels: np.ndarray, tower: TowerInput) -> np.ndarray:
     if height < width:
         image = _on_canvas(image, (image.width, width), tower)
     return np.asarray(image.resize((tower.side, tower.side), Image.Resampling.BICUBIC))
+
+
+def _within(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    scale = _TALLEST / height if width < height else _WIDEST / width
+    if scale >= 1:
+        return image
+    return image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BICUBIC)
 
 
 def _on_canvas(image: Image.Image, size: tuple[int, int], tower: TowerInput) -> Image.Image:
