@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ import psutil
 import pytest
 
 from cli.conftest import Longvu
-from cli.running import PARITY, PATIENCE_S, TINY, environment, run, start
+from cli.running import PARITY, PATIENCE_S, TINY, command, environment, run, start
 
 VIDEOS = [str(PARITY / name) for name in ("one_frame.mkv", "short_window.mkv", "still_image_landscape.png")]
 ENGINES = ["processes", "ray"]
@@ -158,14 +160,26 @@ def test_weights_that_are_missing_are_told_by_the_worker(shared_cache: Path, man
     assert sorted(os.listdir(tmp_path)) == ["m.jsonl"]
 
 
-def test_processes_of_a_launcher_share_the_file(shared_cache: Path, manifest: Path, tmp_path: Path) -> None:
-    output, variables = tmp_path / "o.jsonl", environment(shared_cache, **TINY)
-    ranks = [{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"} for rank in ("0", "1")]
-    processes = [start(["batch", manifest, "-o", output], {**variables, **rank}) for rank in ranks]
-    for process in processes:
-        process.communicate(timeout=PATIENCE_S)
-    assert [process.returncode for process in processes] == [6, 6]
-    assert len(records(output)) == 20
+def test_processes_of_accelerate_share_the_file(shared_cache: Path, manifest: Path, tmp_path: Path) -> None:
+    if len(command()) > 1:
+        pytest.skip("needs the console script")
+    plain, output = tmp_path / "plain.jsonl", tmp_path / "o.jsonl"
+    manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:18]))
+    # So it starts two processes where there is no GPU, too; with --cpu it would be one.
+    launch = ["accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1"]
+    launch += ["--mixed_precision=no", "--dynamo_backend=no"]
+    variables = {**environment(shared_cache, **TINY), "TMPDIR": str(tmp_path)}
+    ran = subprocess.run(
+        [sys.executable, "-m", *launch, *command(), "batch", manifest, "-o", output],
+        env=variables,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=PATIENCE_S,
+    )
+    assert (ran.returncode, ran.stdout) == (0, "")
+    assert ran.stderr.count("longvu: 18 rows: ") == 2
+    assert run(["batch", manifest, "-o", plain], variables).code == 0
+    assert records(output) == records(plain)
 
 
 @pytest.mark.parametrize(
