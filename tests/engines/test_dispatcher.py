@@ -32,6 +32,7 @@ class FakeWorker:
         self.told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self.dismissed = self.gone = False
         place.workers.append(self)
+        assert len(place.workers) < 50, "workers are started for ever"
         self.told.put(place.start(self))
 
     def send(self, row: Row) -> None:
