@@ -684,6 +684,21 @@ def test_a_picture_that_stays_is_resized_once(modules: Modules, monkeypatch: pyt
     assert len(resized) == 2 * len(STAYS)
 
 
+def test_a_gpu_makes_the_squares_of_the_cpu_and_numbers_them_alike(modules: Modules) -> None:
+    pictures = [np.random.default_rng(seed).integers(0, 256, (36, 64, 3), np.uint8) for seed in range(4)]
+    shown = [pictures[0], pictures[0], pictures[0].copy(), *pictures[1:], pictures[1]]
+    frames = [Frame(number, float(number), pixels) for number, pixels in enumerate(shown)]
+    cpu, gpu = (
+        list(squared(iter(frames), modules.vision, Stopwatch(lambda: None)))
+        for squared in (pipeline._squared_side_by_side, pipeline._squared_on_gpu)
+    )
+    assert [frame.picture for frame in cpu] == [0, 0, 0, 1, 2, 3, 4]
+    for one, other in zip(cpu, gpu, strict=True):
+        assert (one.time_s, one.size, one.picture) == (other.time_s, other.size, other.picture)
+        assert np.array_equal(one.siglip, other.siglip)
+        assert np.array_equal(one.dinov2, other.dinov2)
+
+
 def test_a_frame_is_seen_the_same_whatever_comes_with_it(modules: Modules, parity: Path) -> None:
     whole = see(modules, parity / LONGER)
     part = see(modules, parity / LONGER, sampling=SamplingOptions(start_s=18.0, end_s=23.5))

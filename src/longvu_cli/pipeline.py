@@ -40,6 +40,7 @@ from longvu_cli.compression.temporal_reduction import is_thinned, keep_frames, m
 from longvu_cli.config import RELEASED_FRAME_CAP, Recipe, RecipeName, StillMode, TemporalReduction
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.frame_store import FrameStore
+from longvu_cli.gpu_squares import GpuSquares, Squares
 from longvu_cli.interpolation import resize_grid
 from longvu_cli.pixel_store import PixelStore
 from longvu_cli.prefetch import prefetched
@@ -262,23 +263,41 @@ def _name(tower: Tower, vision: Vision) -> str:
 
 
 def _squared(frames: Iterator[Frame], vision: Vision, watch: Stopwatch) -> Iterator[_SquareFrame]:
-    """Preprocess a few frames at a time side by side, in order; one that shares its pixels with the last, not again."""
+    """Preprocess a few frames at a time, in order; one that shares its pixels with the last, not again."""
+    on_gpu = vision.device.type == "cuda"
+    return _squared_on_gpu(frames, vision, watch) if on_gpu else _squared_side_by_side(frames, vision, watch)
 
-    def square(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+
+def _squared_on_gpu(frames: Iterator[Frame], vision: Vision, watch: Stopwatch) -> Iterator[_SquareFrame]:
+    """Preprocess on the GPU: cores that resize are missing where frames are decoded, and hold up what feeds the GPU."""
+    before: _SquareFrame | None = None
+    with closing(GpuSquares((vision.siglip.input, vision.dinov2.input), vision.device)) as squares:
+        for first in frames:
+            some = [first, *islice(frames, squares.together(first.pixels) - 1)]
+            with watch.stage("preprocess", on_device=False):
+                pairs = squares.of([frame.pixels for frame in some])
+            for frame, pair in zip(some, pairs, strict=True):
+                before = _numbered(_square_frame(frame, pair), before)
+                yield before
+
+
+def _squared_side_by_side(frames: Iterator[Frame], vision: Vision, watch: Stopwatch) -> Iterator[_SquareFrame]:
+    """Preprocess in as many threads as there are cores."""
+
+    def square(pixels: np.ndarray) -> Squares:
         return square_pixels(pixels, vision.siglip.input), square_pixels(pixels, vision.dinov2.input)
 
     workers = os.cpu_count() or 1
-    last: tuple[np.ndarray, Future[tuple[np.ndarray, np.ndarray]]] | None = None
+    last: tuple[np.ndarray, Future[Squares]] | None = None
     before: _SquareFrame | None = None
 
-    def done(frame: Frame, squares: Future[tuple[np.ndarray, np.ndarray]]) -> _SquareFrame:
+    def done(frame: Frame, squares: Future[Squares]) -> _SquareFrame:
         with watch.stage("preprocess", on_device=False):
-            siglip, dinov2 = squares.result()
-        height, width = frame.pixels.shape[:2]
-        return _numbered(_SquareFrame(frame.time_s, (width, height), 0, siglip, dinov2), before)
+            pair = squares.result()
+        return _numbered(_square_frame(frame, pair), before)
 
     with ThreadPoolExecutor(workers) as pool:
-        pending: deque[tuple[Frame, Future[tuple[np.ndarray, np.ndarray]]]] = deque()
+        pending: deque[tuple[Frame, Future[Squares]]] = deque()
         for frame in frames:
             if last is None or frame.pixels is not last[0]:
                 last = frame.pixels, pool.submit(square, frame.pixels)
@@ -289,6 +308,12 @@ def _squared(frames: Iterator[Frame], vision: Vision, watch: Stopwatch) -> Itera
         while pending:
             before = done(*pending.popleft())
             yield before
+
+
+def _square_frame(frame: Frame, squares: Squares) -> _SquareFrame:
+    """The frame, not numbered yet, with the squares for SigLIP and DINOv2."""
+    height, width = frame.pixels.shape[:2]
+    return _SquareFrame(frame.time_s, (width, height), 0, *squares)
 
 
 def _numbered(frame: _SquareFrame, before: _SquareFrame | None) -> _SquareFrame:
