@@ -115,7 +115,10 @@ def test_commands_say_when_the_tiny_model_cannot_know(
     assert (ran.code, ran.err.count(told)) == (0, 0)
 
 
-def test_batch_says_it_once_and_in_each_record(longvu: Longvu, clip: Path, tiny: str, tmp_path: Path) -> None:
+def test_batch_says_it_once_and_in_each_record(
+    longvu: Longvu, clip: Path, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LONGVU_CACHE_DIR", str(tmp_path / "cache"))
     manifest = tmp_path / "manifest.jsonl"
     rows = [{"video": str(clip), "question": text, "max_new_tokens": 2} for text in ("Where?", "When?")]
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -118,6 +118,7 @@ def serve(
         teller = _Teller(output)
         name = loaded.info.name
         with Server(asking(loaded), name, options, on_done=teller.done, on_bug=output.trace) as server:
+            server.listen(opened)
             address = address_of(opened)
             output.note(f"{name} answers at {address}/v1; Ctrl-C ends it")
             for folder in options.folders:

@@ -102,6 +102,10 @@ class Server:
     ) -> None:
         self._held.close()
 
+    def listen(self, opened: socket.socket) -> None:
+        """From here on a client is no longer refused: it waits until :meth:`run` begins."""
+        opened.listen(self._server.config.backlog)
+
     def run(self, opened: socket.socket) -> None:
         """Serve at a socket, until :meth:`stop`, or until a signal comes, which then goes on to who handled it before.
 
