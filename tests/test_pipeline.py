@@ -31,10 +31,10 @@ from longvu_cli.config import (
 )
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.loading import Modules
-from longvu_cli.pipeline import BATCH, CompressedVideo, Vision, compress, encode, frames_together
+from longvu_cli.pipeline import BATCH, FRAMES, CompressedVideo, Vision, compress, encode, frames_together
 from longvu_cli.preprocess import TowerInput, square_pixels
 from longvu_cli.prompt import build_prompt
-from longvu_cli.repeats import OncePerPicture
+from longvu_cli.repeats import OfPictures, OncePerPicture
 from longvu_cli.statistics import CompressionStatistics, Fate, Regime, Resolution
 from longvu_cli.timing import Stopwatch
 from longvu_cli.towers import Tower
@@ -591,7 +591,8 @@ def test_how_many_frames_go_together_changes_nothing(modules: Modules, count: in
 
 def encode_stays(modules: Modules, *, shared: bool, together: int = BATCH) -> tuple[EncodedVideo, list[int]]:
     """The encoded frames of ``STAYS``, and how many of them each tower saw."""
-    return encode_pictures(modules, STAYS, dino_threshold=0.0, shared=shared, together=together)
+    encoded, calls = encode_pictures(modules, STAYS, dino_threshold=0.0, shared=shared, together=together)
+    return encoded, [sum(sizes) for sizes in calls]
 
 
 def encode_pictures(
@@ -601,8 +602,9 @@ def encode_pictures(
     dino_threshold: float,
     shared: bool = True,
     together: int = BATCH,
-) -> tuple[EncodedVideo, list[int]]:
-    """Encoded frames, and how many of them each tower saw.
+    on_frames: Callable[[int], None] = lambda _: None,
+) -> tuple[EncodedVideo, list[list[int]]]:
+    """Encoded frames, and how many of them each tower saw at each call.
 
     Args:
         stays: which picture, and how many frames long.
@@ -611,13 +613,15 @@ def encode_pictures(
     pictures = [np.random.default_rng(seed).integers(0, 256, (36, 64, 3), np.uint8) for seed, _ in stays]
     pixels = [picture for picture, (_, length) in zip(pictures, stays, strict=True) for _ in range(length)]
     frames = (Frame(i, float(i), one if shared else one.copy()) for i, one in enumerate(pixels))
-    vision, seen = modules.vision, [0, 0]
+    vision, calls = modules.vision, list[list[int]]()
 
-    def count(which: int, inputs: tuple[torch.Tensor]) -> None:
-        seen[which] += len(inputs[0])
+    def count(sizes: list[int], inputs: tuple[torch.Tensor]) -> None:
+        sizes.append(len(inputs[0]))
 
-    towers = enumerate((vision.dinov2, vision.siglip))
-    hooks = [tower.register_forward_pre_hook(lambda _, inputs, at=at: count(at, inputs)) for at, tower in towers]
+    hooks = []
+    for tower in (vision.dinov2, vision.siglip):
+        calls.append([])
+        hooks.append(tower.register_forward_pre_hook(lambda _, inputs, sizes=calls[-1]: count(sizes, inputs)))
     encoded = encode(
         frames,
         vision,
@@ -626,12 +630,12 @@ def encode_pictures(
         still=False,
         batch=AdaptiveBatch(together),
         watch=Stopwatch(lambda: None),
-        on_progress=lambda *_: None,
+        on_progress=lambda _, done, __: on_frames(done),
         expected=None,
     )
     for hook in hooks:
         hook.remove()
-    return encoded, seen
+    return encoded, calls
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["the same array", "equal arrays"])
@@ -641,7 +645,11 @@ def test_a_picture_that_stays_is_looked_at_once(
     quick, seen = encode_stays(modules, shared=shared)
     # The middle of each window and the first ten frames may be kept: picture 5 is none of them.
     assert seen == [len(STAYS), len(STAYS) - 1]
-    monkeypatch.setattr(OncePerPicture, "of", lambda _, pictures, compute: compute(list(range(len(pictures)))))
+
+    def of_each_frame(_: object, pictures: list[int], compute: Callable[[list[int]], torch.Tensor]) -> OfPictures:
+        return OfPictures(compute(list(range(len(pictures)))), torch.arange(len(pictures)))
+
+    monkeypatch.setattr(OncePerPicture, "of", of_each_frame)
     slow, seen = encode_stays(modules, shared=shared)
     assert seen[0] == len(slow.times) == 72
     assert quick.times == slow.times
@@ -656,10 +664,12 @@ def test_frames_that_will_be_thinned_are_looked_at_again_only_if_they_stay(
 ) -> None:
     monkeypatch.setattr(temporal_reduction, "RELEASED_FRAME_CAP", 20)
     monkeypatch.setattr(pipeline, "WAIT_FROM", 20)
-    late, seen = encode_pictures(modules, [(seed, stays) for seed in range(72 // stays)], dino_threshold=1.0)
+    late, calls = encode_pictures(modules, [(seed, stays) for seed in range(72 // stays)], dino_threshold=1.0)
+    seen = [sum(sizes) for sizes in calls]
     assert len(late.indices) == 20
     monkeypatch.setattr(pipeline, "is_thinned", lambda *_, **__: False)
-    at_once, seen_at_once = encode_pictures(modules, [(seed, stays) for seed in range(72 // stays)], dino_threshold=1.0)
+    at_once, calls = encode_pictures(modules, [(seed, stays) for seed in range(72 // stays)], dino_threshold=1.0)
+    seen_at_once = [sum(sizes) for sizes in calls]
     assert torch.equal(late.indices, at_once.indices)
     assert torch.equal(late.similarity, at_once.similarity)
     torch.testing.assert_close(late.fused, at_once.fused, atol=1e-5, rtol=1e-4)  # products of other sizes
@@ -670,6 +680,31 @@ def test_frames_that_will_be_thinned_are_looked_at_again_only_if_they_stay(
         assert (seen_at_once, seen) == ([72, 72], [72 + again, 32 + again])
     else:
         assert seen[1] < seen_at_once[1] == 24
+
+
+@pytest.mark.parametrize(
+    ("stays", "dino", "siglip"),
+    [
+        # The second tower: the first ten frames and the ninth of each window of 16.
+        pytest.param([1] * 320, [16] * 20, [16, 13], id="all different"),
+        pytest.param([4] * 48, [16, 16, 16], [14], id="each four times"),
+        # Windows stay whole: three have 13 pictures, four would have 17.
+        pytest.param([1, *[4] * 47], [13, 12, 12, 11], [15], id="and one once"),
+    ],
+)
+def test_the_towers_get_as_many_pictures_as_whole_windows_have(
+    modules: Modules, stays: list[int], dino: list[int], siglip: list[int]
+) -> None:
+    _, calls = encode_pictures(modules, list(enumerate(stays)), dino_threshold=0.0)
+    assert calls == [dino, siglip]
+
+
+def test_a_picture_that_stays_for_hours_does_not_stop_the_progress(modules: Modules) -> None:
+    told: list[int] = []
+    encoded, calls = encode_pictures(modules, [(0, 3 * FRAMES)], dino_threshold=0.0, on_frames=told.append)
+    assert told == [FRAMES, 2 * FRAMES, 3 * FRAMES]
+    assert calls == [[1], [1]]
+    assert len(encoded.times) == 3 * FRAMES
 
 
 def test_a_picture_that_stays_is_resized_once(modules: Modules, monkeypatch: pytest.MonkeyPatch) -> None:

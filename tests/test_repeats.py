@@ -23,9 +23,13 @@ class Squares:
             self.computed += [pictures[row] for row in rows]
             return torch.tensor([[float(pictures[row] ** 2)] for row in rows])
 
-        results = self.once.of(pictures, compute)
-        assert results.shape == (len(pictures), 1)
-        return results.flatten().tolist()
+        squares = self.once.of(pictures, compute)
+        assert len(squares) == len(pictures)
+        assert len(squares.results) == len(set(pictures))
+        found = squares.of_frames(slice(None)).flatten().tolist()
+        some = torch.tensor([len(pictures) - 1, 0])
+        assert squares.of_frames(some).flatten().tolist() == [found[-1], found[0]]
+        return found
 
 
 def test_each_picture_is_computed_once() -> None:

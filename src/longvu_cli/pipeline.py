@@ -26,7 +26,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -45,7 +44,7 @@ from longvu_cli.interpolation import resize_grid
 from longvu_cli.pixel_store import PixelStore
 from longvu_cli.prefetch import prefetched
 from longvu_cli.preprocess import square_pixels
-from longvu_cli.repeats import OncePerPicture
+from longvu_cli.repeats import OfPictures, OncePerPicture
 from longvu_cli.statistics import (
     CompressionStatistics,
     Fate,
@@ -61,12 +60,13 @@ from longvu_cli.token_grid import Crop, crop, crops, key_mask, size_as_read, wit
 from longvu_cli.towers import Tower
 from longvu_cli.video import Frame
 
-Item = TypeVar("Item")
 Progress = Callable[[str, int, int | None], None]
 Fuse = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
-# Frames that go through the pipeline together: whole windows of either recipe.
+# Different pictures that go through the towers together: whole windows of either recipe where all frames differ.
 BATCH = 16
+# Frames that do so, however few pictures they show.
+FRAMES = 256
 # The same on a GPU with room for them: 64 are 11 % quicker than 16 (bench/README.md). What the towers take for each, in
 # bytes, and the share of the free memory that may go there.
 BATCHES_ON_GPU, FRAME_BYTES, BATCH_SHARE = (64, 32), 35_000_000, 0.05
@@ -106,7 +106,7 @@ class CompressedVideo:
 
 
 def frames_together(device: str, free: int) -> int:
-    """How many frames go through the towers together.
+    """How many different pictures go through the towers together.
 
     Args:
         device: its kind.
@@ -143,7 +143,7 @@ def encode(
     Args:
         room: what the prompt leaves for the video; one that fits keeps all its frames.
         still: whether the file is a single picture.
-        batch: how many frames go through a tower together.
+        batch: how many pictures go through a tower together.
         expected: frames that are likely to come, for the progress.
         fuse: takes the place of the connector's aggregation (of :func:`side_by_side` in training).
 
@@ -160,15 +160,32 @@ def encode(
     indices: list[int] = []
     size, mask, standing, limit = (0, 0), None, 0, 0
     scouted, fused = OncePerPicture(), OncePerPicture()
+    # Frames that may be kept, until they are enough for the second tower; and what the first saw of their pictures.
+    held: list[_SquareFrame] = []
+    seen_of: dict[int, torch.Tensor] = {}
 
     def look(tower: Tower, frames: list[_SquareFrame], rows: list[int]) -> torch.Tensor:
         with watch.stage(_name(tower, vision)):
             return batch.run(tower, _pixels([frames[row] for row in rows], tower, vision))
 
-    def look_again_and_fuse(frames: list[_SquareFrame], seen: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        features = {scout: seen[rows], second: look(second, frames, rows)}
+    def look_again_and_fuse(frames: list[_SquareFrame], rows: list[int]) -> torch.Tensor:
+        seen = torch.stack([seen_of[frames[row].picture] for row in rows])
+        features = {scout: seen, second: look(second, frames, rows)}
         with watch.stage("connector"), torch.inference_mode():
             return fuse(features[vision.siglip], features[vision.dinov2], mask)
+
+    def hold(frames: list[_SquareFrame], seen: OfPictures, rows: torch.Tensor) -> None:
+        held.extend(frames)
+        # A copy of the rows that stay: a part of the batch would keep all of it.
+        which = seen.which[rows.to(seen.which.device)]
+        distinct, first = np.unique(_pictures(frames), return_index=True)
+        seen_of.update(zip(distinct.tolist(), seen.results[which[torch.from_numpy(first)]].unbind(), strict=True))
+
+    def fuse_held() -> torch.Tensor:
+        grids = fused.of(_pictures(held), partial(look_again_and_fuse, held))
+        held.clear()
+        seen_of.clear()
+        return grids.of_frames(slice(None))
 
     def waits() -> bool:
         """Whether it is certain that frames will be thinned, and likely that so many are that it pays."""
@@ -177,7 +194,7 @@ def encode(
 
     together = max(BATCH, batch.size)
     squares = _squared(watch.over("decode", frames), vision, watch)
-    batches = prefetched(_growing_batches(squares, together), AHEAD // together)
+    batches = prefetched(_growing_batches(squares, recipe.temporal_window, together), AHEAD // together)
     waiting_pictures: list[int] = []
     with FrameStore() as store, PixelStore() as waiting, closing(batches):
         for frames_now in batches:
@@ -193,13 +210,18 @@ def encode(
                 waiting.append([(frame.siglip, frame.dinov2) for frame in frames_chosen])
                 waiting_pictures += _pictures(frames_chosen)
             elif frames_chosen:
-                look_again = partial(look_again_and_fuse, frames_chosen, seen[chosen.to(seen.device)])
-                store.append(fused.of(_pictures(frames_chosen), look_again))
+                if held and _different(held + frames_chosen) > together:
+                    store.append(fuse_held())
+                hold(frames_chosen, seen, chosen)
+                if _different(held) >= together:
+                    store.append(fuse_held())
             standing += int(stand_out(similarity, recipe).sum())
             indices += (chosen + len(times)).tolist()
             times.extend(frame.time_s for frame in frames_now)
             similarities += similarity.tolist()
             on_progress("encode", len(times), expected)
+        if held:
+            store.append(fuse_held())
         all_similarities = torch.tensor(similarities, dtype=similarity.dtype)
         kept = _worth_holding(all_similarities, recipe, limit)
         rows = torch.searchsorted(torch.tensor(indices, dtype=torch.long), kept)
@@ -212,8 +234,8 @@ def encode(
                 for row, pair in zip(some.tolist(), squares_late, strict=True)
             ]
             seen = scouted.of(_pictures(frames_late), partial(look, scout, frames_late))
-            look_again = partial(look_again_and_fuse, frames_late, seen)
-            grids.append(fused.of(_pictures(frames_late), look_again).cpu())
+            hold(frames_late, seen, torch.arange(len(frames_late)))
+            grids.append(fuse_held().cpu())
     return EncodedVideo(
         times=tuple(times), similarity=all_similarities, indices=kept, fused=torch.cat(grids), size=size, image=image
     )
@@ -337,12 +359,32 @@ def _pictures(frames: list[_SquareFrame]) -> list[int]:
     return [frame.picture for frame in frames]
 
 
-def _growing_batches(items: Iterator[Item], most: int) -> Iterator[list[Item]]:
-    """Batches of :data:`BATCH`, then twice as many, up to ``most``: the towers do not wait for the first long."""
+def _different(frames: list[_SquareFrame]) -> int:
+    """How many different pictures they show."""
+    return len(set(_pictures(frames)))
+
+
+def _growing_batches(frames: Iterator[_SquareFrame], window: int, most: int) -> Iterator[list[_SquareFrame]]:
+    """Whole windows together, in the order of their frames.
+
+    A batch has at most :data:`BATCH` different pictures, the next twice as many, up to ``most``: the towers do not wait
+    for the first long.
+
+    Args:
+        window: frames.
+    """
     size = BATCH
-    while batch := list(islice(items, size)):
+    batch: list[_SquareFrame] = []
+    while some := list(islice(frames, window)):
+        if batch and (_different(batch + some) > size or len(batch + some) > FRAMES):
+            yield batch
+            size, batch = min(2 * size, most), []
+        batch += some
+        if _different(batch) >= size:
+            yield batch
+            size, batch = min(2 * size, most), []
+    if batch:
         yield batch
-        size = min(2 * size, most)
 
 
 def _pixels(frames: list[_SquareFrame], tower: Tower, vision: Vision) -> torch.Tensor:
@@ -351,12 +393,13 @@ def _pixels(frames: list[_SquareFrame], tower: Tower, vision: Vision) -> torch.T
     return torch.from_numpy(np.stack(squares)).to(vision.device)
 
 
-def _similarity(features: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+def _similarity(seen: OfPictures, recipe: Recipe) -> torch.Tensor:
     """[n] on the host; NaN when nothing is decided by similarity."""
     if recipe.temporal_reduction in (TemporalReduction.NONE, TemporalReduction.UNIFORM):
-        return torch.full((len(features),), torch.nan)
+        return torch.full((len(seen),), torch.nan)
     include_self = recipe.name is RecipeName.RELEASED
-    windows = features.split(recipe.temporal_window)
+    begins = range(0, len(seen), recipe.temporal_window)
+    windows = (seen.of_frames(slice(begin, begin + recipe.temporal_window)) for begin in begins)
     return torch.cat([window_similarity(window, include_self=include_self) for window in windows]).cpu()
 
 
