@@ -37,6 +37,7 @@ MAKERS: dict[str, Callable[[Path], object]] = {
     "clip.m2ts": lambda path: write_video(
         path, steady(20), container="mpegts", container_options={"mpegts_m2ts_mode": "1"}
     ),
+    "clip.ivf": lambda path: write_video(path, steady(20), codec="libvpx"),
     "clip.gif": gif,
     "clip.apng": apng,
 }
@@ -82,7 +83,9 @@ def test_a_gif_filled_up_with_zeros_is_whole(tmp_path: Path) -> None:
     assert not is_cut(tmp_path / "clip.gif", "gif")
 
 
-@pytest.mark.parametrize("container", ["h264", "dv", "avi", "asf", "flv", "ogg", "matroska,webm", "mpegts", "gif"])
+@pytest.mark.parametrize(
+    "container", ["h264", "dv", "avi", "asf", "flv", "ogg", "matroska,webm", "mpegts", "gif", "ivf"]
+)
 def test_any_bytes_do(tmp_path: Path, container: str) -> None:
     for number, data in enumerate(
         (b"x", b"RIFF", bytes(20), b"\xff" * 30, b"OggS" * 30, b"\x1a\x45\xdf\xa3\x18\x53\x80\x67")

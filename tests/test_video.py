@@ -385,6 +385,27 @@ def test_an_assumed_rate_is_told_where_timestamps_are_made_up(tmp_path: Path) ->
     assert read(path)[1].warnings == ("frames without timestamps: 25 frames per second are assumed",)
 
 
+def test_times_that_begin_in_the_middle_go_on_from_there(tmp_path: Path) -> None:
+    # FFmpeg gives no times below zero of Matroska.
+    times = [time_s - 2 for time_s in steady(80)]
+    path = write_video(tmp_path / "clip.mkv", times, container_options={"avoid_negative_ts": "disabled"})
+    frames, info = read(path)
+    assert [number_of(frame.pixels) for frame in frames] == list(range(0, 80, 10))
+    assert info.warnings == ("frames without timestamps: 10 frames per second are assumed",)
+
+
+def test_recordings_that_were_joined_are_no_damage(tmp_path: Path) -> None:
+    parts = [
+        write_video(tmp_path / f"{start}.ts", [start + time_s for time_s in steady(20)], pictures=pictures)
+        for start, pictures in ((0, None), (2, (picture(number, 160, 90) for number in range(20))), (4, None))
+    ]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    frames, info = read(joined)
+    assert len(frames) == 6
+    assert info.warnings == ("the size of the picture changes; later frames are fitted into 128x72",)
+
+
 def test_the_unit_of_time_is_no_rate(tmp_path: Path) -> None:
     pictures = [picture(number, 720, 576) for number in range(5)]
     path = write_video(tmp_path / "tape.dv", steady(5, 25), pictures=pictures, codec="dvvideo", rate=25, ticks=25)
@@ -459,6 +480,13 @@ def test_info_outlives_the_file(clip: Path) -> None:
 def test_expected_frames_of_a_range(clip: Path) -> None:
     with Video(clip, SamplingOptions(fps=2.0, start_s=1.0, end_s=3.0)) as video:
         assert video.expected_frames == 4 == len(list(video.frames()))
+
+
+@pytest.mark.parametrize("name", ["%03d.jpg", "a*.png", "{1,2}.tiff", "%d/x.jpg"])
+def test_a_name_like_that_of_many_pictures_is_a_name(clip: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    shutil.copy(clip, tmp_path / name)
+    assert len(read(tmp_path / name)[0]) == len(read(clip)[0])
 
 
 def test_control_characters_of_a_name_are_escaped(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ _MP4_BOXES = (
 # An Ogg page has 65,307 bytes at most.
 _TWO_OGG_PAGES = 2 * 65_307
 _OGG_HEADER, _OGG_LAST_PAGE = 27, 4
+_IVF_HEADER, _IVF_FRAME_HEADER = 32, 12
+# As many as in an hour at 60 frames per second: it takes less than a second to read their lengths.
+_MOST_IVF_FRAMES = 216_000
 _TS_SYNC, _TS_PACKETS = 0x47, (188, 192, 204)
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _FLV_TAGS = (8, 9, 18)
@@ -125,6 +128,20 @@ def _flv(file: Path) -> bool:
     return tag[0] & 0x1F not in _FLV_TAGS or int.from_bytes(tag[1:]) != length - 11
 
 
+def _ivf(file: Path) -> bool:
+    """Whether a frame is longer than what is left."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        head = stream.read(_IVF_HEADER)
+        at = int.from_bytes(head[6:8], "little")
+        for _ in range(_MOST_IVF_FRAMES):
+            if at >= size:
+                break
+            stream.seek(at)
+            at += _IVF_FRAME_HEADER + int.from_bytes(stream.read(4), "little")
+    return at > size
+
+
 def _mpegts(file: Path) -> bool:
     """Whether the last packet is not whole."""
     tail = ending(file, 20 * max(_TS_PACKETS))
@@ -147,5 +164,6 @@ _TESTS: Mapping[str, Callable[[Path], bool]] = {
     "gif": _gif,
     "apng": _apng,
     "flv": _flv,
+    "ivf": _ivf,
     "mpegts": _mpegts,
 }

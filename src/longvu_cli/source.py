@@ -249,6 +249,7 @@ class _Findings:
     told_errors: int = 0
     flagged_packets: int = 0
     clock_jumps: int = 0
+    joins: int = 0
     assumed_rate: float | None = None
     fitted_into: tuple[int, int] | None = None
     capped: bool = False
@@ -281,8 +282,7 @@ class _Findings:
 
     def _signs(self) -> int:
         """Errors that were told, and packets that lack a part; one seems to where recordings were joined."""
-        joins = max(self.clock_jumps, int(self.fitted_into is not None))
-        return self.told_errors + max(0, self.flagged_packets - joins)
+        return self.told_errors + max(0, self.flagged_packets - self.joins)
 
 
 @dataclass(frozen=True)
@@ -741,19 +741,24 @@ class _StreamSource:
 
     def _timed(self, frames: Iterator[VideoFrame]) -> Iterator[tuple[VideoFrame, float]]:
         """Frames with their seconds after the first frame of the file, never going back; late frames are left out."""
-        first_pts, nominal_s = _timestamp(self._first) or 0, 1 / self._nominal_rate()
+        first_pts, nominal_s = _timestamp(self._first), 1 / self._nominal_rate()
         origin, before, time_s = 0.0, 0.0, 0.0
-        is_first = True
+        is_first, form = True, _form(self._first)
         for frame in frames:
             pts = _timestamp(frame)
+            starts = first_pts is None and pts is not None
             if pts is None:
                 self._findings.assumed_rate = self._nominal_rate()
                 clock = before if is_first else before + nominal_s
             else:
+                first_pts = pts if first_pts is None else first_pts
                 clock = (pts - first_pts) * self._time_base
-            if not is_first and self._is_jump(clock - before):
-                self._findings.clock_jumps += 1
+            jumps = not (is_first or starts) and self._is_jump(clock - before)
+            if starts or jumps:
                 origin = clock - (time_s + nominal_s)
+            self._findings.clock_jumps += jumps
+            self._findings.joins += jumps or _form(frame) != form
+            form = _form(frame)
             if clock - origin >= time_s or is_first:
                 time_s, before, is_first = max(time_s, clock - origin), clock, False
                 yield frame, time_s
@@ -786,28 +791,46 @@ def open_container(file: Path, *, accelerated: bool = False) -> InputContainer:
         NotAVideo: its format is not accepted.
     """
     name = printable(file.name)
+    try:
+        return _opened_by_name(file, accelerated)
+    except RuntimeError as error:
+        raise DeviceUnavailable(f"{name}: NVDEC does not decode its codec", hint="use --decoder cpu") from error
+    except av.error.MemoryError:
+        raise
+    except av.FFmpegError as error:
+        hint = "accepted are mp4, mov, mkv, webm, avi, ts and the like, and png, jpg and webp pictures"
+        if beginning(file)[4:8] == b"ftyp":
+            hint = "it begins like an mp4 file, but its index is missing or damaged: it may have been cut off"
+        raise NotAVideo(f"{name} is not a video", hint=hint) from error
+
+
+def _opened_by_name(file: Path, accelerated: bool) -> InputContainer:
+    """Open a file by its name; where that fails, without it: to FFmpeg, ``%d.jpg`` is a series of other files."""
+    try:
+        return _opened(f"file:{file}", {"protocol_whitelist": "file"}, accelerated)
+    except av.error.MemoryError:
+        raise
+    except av.FFmpegError:
+        with file.open("rb") as stream:
+            # FFmpeg makes a handle of its own of it.
+            handle = {"protocol_whitelist": "fd", "fd": str(stream.fileno())}
+            return _opened("fd:", handle, accelerated)
+
+
+def _opened(address: str, protocol: dict[str, str], accelerated: bool) -> InputContainer:
     while True:
         try:
             return av.open(
-                f"file:{file}",
+                address,
                 "r",
                 options={"max_pixels": str(MAX_PIXELS)},
                 hwaccel=nvdec() if accelerated else None,
-                container_options={"protocol_whitelist": "file", "format_whitelist": _CONTAINER_FORMATS},
+                container_options={**protocol, "format_whitelist": _CONTAINER_FORMATS},
                 metadata_errors="backslashreplace",
             )
         except av.error.InterruptedError:
             # A signal came in. Its handler has run and did not raise, so opening is tried again.
             continue
-        except RuntimeError as error:
-            raise DeviceUnavailable(f"{name}: NVDEC does not decode its codec", hint="use --decoder cpu") from error
-        except av.error.MemoryError:
-            raise
-        except av.FFmpegError as error:
-            hint = "accepted are mp4, mov, mkv, webm, avi, ts and the like, and png, jpg and webp pictures"
-            if beginning(file)[4:8] == b"ftyp":
-                hint = "it begins like an mp4 file, but its index is missing or damaged: it may have been cut off"
-            raise NotAVideo(f"{name} is not a video", hint=hint) from error
 
 
 def _choose_stream(container: InputContainer, name: str, *, is_cut: bool) -> tuple[VideoStream, tuple[str, ...]]:
@@ -847,6 +870,11 @@ def _version(file: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _form(frame: VideoFrame) -> tuple[int, int, str]:
+    """What changes where recordings of different kinds were joined."""
+    return frame.width, frame.height, frame.format.name
 
 
 def _timestamp(frame: VideoFrame) -> int | None:
