@@ -155,7 +155,10 @@ def mvbench(
     cache: CacheFlags,
     engine: EngineFlags,
 ) -> int:
-    """MVBench: `json/` with a file for each of its twenty tasks, and `video/` with their unpacked archives."""
+    """MVBench: `json/` with a file for each of its twenty tasks, and `video/` with their unpacked archives.
+
+    Its revision "video", in which the parts that are asked about are files of their own, is read, too.
+    """
     from longvu_cli.evaluation.mvbench import MVBENCH
 
     return _evaluate(output, MVBENCH, source, folder, model, questions, compression, cache, engine)
