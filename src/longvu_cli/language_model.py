@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from transformers import (
 
 from longvu_cli.config import GenerationOptions, LLMFamily, ModelConfig, Quantization
 from longvu_cli.errors import DeviceUnavailable, NonFiniteLogits, WeightsDamaged
+from longvu_cli.prompt_attention import lacks_flash, prompts_by_repeated_heads
 from longvu_cli.step_attention import steps_by_products
 
 # Keys of config.json that would change how the stock class is built: the released names of the custom classes.
@@ -221,7 +222,8 @@ class LanguageModel:
     def _prefill(self, embeddings: torch.Tensor, prefix: Prefix | None = None) -> tuple[torch.Tensor, DynamicCache]:
         cache = DynamicCache(config=self._model.config)
         known = 0 if prefix is None else prefix.start(embeddings, cache)
-        with _attention_for_changing_lengths():
+        repeated = prompts_by_repeated_heads(self._model) if lacks_flash(embeddings) else nullcontext()
+        with _attention_for_changing_lengths(), repeated:
             output = self._model(
                 inputs_embeds=embeddings[None, known:], past_key_values=cache, use_cache=True, logits_to_keep=1
             )
@@ -279,7 +281,8 @@ class _GraphDecoder:
             self._static.update(layer.keys, layer.values, number)
         self._model = model
         self._ids = torch.zeros((1, 1), dtype=torch.long, device=model.device)
-        with steps_by_products(model):
+        # A recording is of the current device, whatever device the work is on.
+        with torch.cuda.device(model.device), steps_by_products(model):
             # The first passes set libraries up, which cannot be recorded; what they wrote is written over.
             stream = torch.cuda.Stream(model.device)
             stream.wait_stream(torch.cuda.current_stream(model.device))

@@ -6,7 +6,7 @@ walks through them with one thread block per group. Two matrix products read the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,10 +48,23 @@ def steps_by_products(model: Any) -> Iterator[None]:
     Args:
         model: a stock causal language model that uses SDPA.
     """
-    AttentionInterface.register(_NAME, _attention)
-    AttentionMaskInterface.register(_NAME, sdpa_mask)
+    with attending_by(model, _NAME, _attention):
+        yield
+
+
+@contextmanager
+def attending_by(model: Any, name: str, attention: Callable[..., tuple[torch.Tensor, None]]) -> Iterator[None]:
+    """Within the block, a stock decoder attends by a function of ours.
+
+    Args:
+        model: a stock causal language model that uses SDPA.
+        name: what transformers is to call it.
+        attention: in the form of transformers' own, of which it may use what is meant for SDPA.
+    """
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, sdpa_mask)
     before = model.config._attn_implementation
-    model.set_attn_implementation(_NAME)
+    model.set_attn_implementation(name)
     try:
         yield
     finally:
