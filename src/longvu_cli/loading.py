@@ -34,6 +34,7 @@ from longvu_cli.towers import (
     siglip_tower,
 )
 from longvu_cli.variants import LAYERS_PREFIX, Footprint, does_not_fit, require_fit
+from longvu_cli.warm_up import warming_up
 from longvu_cli.weights import EMBEDDINGS, Part, Weights
 
 # The released names of the connector's tensors are those of the module with this in front.
@@ -136,9 +137,11 @@ def _load(
             # to the device.
             straight = quantize is Quantization.NONE and places is None
             place = device if straight else torch.device("cpu")
+            with warming_up(vision):
+                weights_of_decoder = checkpoint.read(language_shapes, device=place)
             language_model = LanguageModel.load(
                 config,
-                checkpoint.read(language_shapes, device=place),
+                weights_of_decoder,
                 device=device,
                 dtype=dtype,
                 quantize=quantize,

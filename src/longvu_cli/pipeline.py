@@ -472,7 +472,8 @@ def compress(
             fitting = cut(distinct, room.visual_budget)
         truncated = (distinct.sum(dim=1) - fitting.sum(dim=1)).tolist()
         keep = list(fitting.cpu())
-    tokens = torch.cat([sequence[mask.to(sequence.device)] for sequence, mask in zip(sequences, keep, strict=True)])
+    # All at once: each look at a mask would wait for the device.
+    tokens = torch.cat(sequences)[torch.cat(keep).to(vision.device)]
     per_frame = [int(mask.sum()) for mask in keep]
     if recipe.frame_position_encoding:
         steps = torch.repeat_interleave(kept, torch.tensor(per_frame)).to(tokens.device)
