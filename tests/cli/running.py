@@ -22,7 +22,7 @@ TOWERS = {"LONGVU_DINOV2": str(PARITY / "towers" / "dinov2"), "LONGVU_SIGLIP": s
 TINY = {"LONGVU_MODEL": str(QWEN), **TOWERS}
 QUESTION = "Where is the cup?"
 # How long a test waits for a process that ought to have ended long ago.
-PATIENCE_S = 120
+PATIENCE_S = 300
 
 
 @dataclass(frozen=True)

@@ -2,123 +2,254 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
-from subprocess import Popen
 from typing import Any
 
 import psutil
 import pytest
 
 from cli.conftest import Longvu
-from cli.running import PARITY, PATIENCE_S, TINY, command, environment, run, start
+from cli.forked import Fork, Forks
+from cli.running import PARITY, PATIENCE_S, TINY, command, environment
+from longvu_cli.engines import processes
+from longvu_cli.engines.events import Event
+from longvu_cli.engines.ray_cluster import own_cluster
+from longvu_cli.engines.ray_environment import prepare_ray
+from longvu_cli.engines.worker import Assignment, work
+from longvu_cli.manifest import Row
 
 VIDEOS = [str(PARITY / name) for name in ("one_frame.mkv", "short_window.mkv", "still_image_landscape.png")]
 ENGINES = ["processes", "ray"]
 # What differs from run to run.
 MEASURED = ("timing_s", "memory", "cache")
 
+Records = dict[str, dict[str, Any]]
+
 
 def needs(engine: str) -> None:
-    if engine == "ray":
-        pytest.importorskip("ray", reason="needs the extra [ray]")
+    if engine == "ray" and find_spec("ray") is None:
+        pytest.skip("needs the extra [ray]")
 
 
-@pytest.fixture
-def manifest(tmp_path: Path) -> Path:
-    rows: list[Any] = [
-        {"video": VIDEOS[number % 3], "question": f"What is {number}?", "max_new_tokens": 12, "id": number}
-        for number in range(18)
-    ]
-    rows += [{"video": str(tmp_path / "missing.mp4"), "question": "x"}, {"video": VIDEOS[0]}]
-    file = tmp_path / "m.jsonl"
+def write_rows(file: Path, rows: list[dict[str, Any]]) -> Path:
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return file
 
 
-def records(file: Path) -> dict[str, dict[str, Any]]:
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
+def records(file: Path) -> Records:
+    return by_key([json.loads(line) for line in file.read_text().splitlines()])
+
+
+def by_key(lines: list[dict[str, Any]]) -> Records:
     found = {line["key"]: {key: value for key, value in line.items() if key not in MEASURED} for line in lines}
     assert len(found) == len(lines), "a result is there twice"
     return found
 
 
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    with Forks(environment(tmp_path_factory.mktemp("imports"), **TINY)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """18 rows about three videos, and two that fail."""
+    folder = tmp_path_factory.mktemp("rows")
+    rows: list[dict[str, Any]] = [
+        {"video": VIDEOS[number % 3], "question": f"What is {number}?", "max_new_tokens": 12, "id": number}
+        for number in range(18)
+    ]
+    rows += [{"video": str(folder / "missing.mp4"), "question": "x"}, {"video": VIDEOS[0]}]
+    return write_rows(folder / "m.jsonl", rows)
+
+
+@pytest.fixture(scope="module")
+def plain(forks: Forks, manifest: Path, shared_cache: Path) -> Records:
+    """What the plain engine makes of it."""
+    output = manifest.with_name("plain.jsonl")
+    ran = forks.start(manifest.parent, ["batch", manifest, "-o", output], environment(shared_cache, **TINY)).end()
+    assert ran.code == 6, ran.err
+    return records(output)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[str, dict[str, str]]]:
+    """A Ray cluster that runs on this machine: its address, and the variables of whoever works on it."""
+    needs("ray")
+    before = set(os.environ)
+    prepare_ray(local=True)
+    added = {name: os.environ[name] for name in set(os.environ) - before}
+    try:
+        with own_cluster(cpus=4, gpus=0) as address:
+            yield address, added
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+class ThreadWorker:
+    """A worker in a thread of this process, where it does not matter that it has its own: nothing is imported anew.
+
+    What it is told and what it tells is sent as between processes.
+    """
+
+    def __init__(self, assignment: Assignment, environment: object) -> None:
+        self._rows: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, args=(pickle.dumps(assignment),), daemon=True)
+        self._thread.start()
+
+    def _work(self, assignment: bytes) -> None:
+        rows = map(pickle.loads, iter(self._rows.get, None))
+        work(pickle.loads(assignment), rows, lambda event: self._events.put(pickle.dumps(event)))
+
+    def send(self, row: Row) -> None:
+        self._rows.put(pickle.dumps(row))
+
+    def events(self) -> Iterator[Event]:
+        return map(pickle.loads, iter(self._events.get, None))
+
+    def dismiss(self) -> None:
+        self._rows.put(None)
+        self._events.put(None)
+
+    def make_gone(self, within_s: float) -> None:
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers of ``--engine processes`` are threads."""
+    monkeypatch.setattr(processes, "ProcessWorker", ThreadWorker)
+
+
 @contextmanager
-def running(engine: str, manifest: Path, output: Path, cache: Path) -> Iterator[Popen[str]]:
-    process = start(["batch", manifest, "-o", output, "--engine", engine, "--processes=2"], environment(cache, **TINY))
+def running(forks: Forks, folder: Path, arguments: list[Any], variables: dict[str, str]) -> Iterator[Fork]:
+    process = forks.start(folder, arguments, variables)
+    top = psutil.Process(process.pid)
     try:
         yield process
     finally:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            top.kill()
 
 
-def workers(process: Popen[str]) -> list[psutil.Process]:
-    """The processes with a model."""
+def workers() -> list[psutil.Process]:
+    """The processes with a model: those of a running cluster are this process's grandchildren, too."""
     found = []
-    for child in psutil.Process(process.pid).children(recursive=True):
-        try:
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
             line = " ".join(child.cmdline())
-        except psutil.Error:
-            continue
-        if "process_worker" in line or line.startswith("ray::Actor"):
-            found.append(child)
+            if "process_worker" in line or line.startswith("ray::Actor"):
+                found.append(child)
     return found
 
 
-def wait_for(happened: Callable[[], object], process: Popen[str]) -> None:
+def wait_for(happened: Callable[[], object], process: Fork) -> None:
     until = time.monotonic() + PATIENCE_S
-    while not happened() and process.poll() is None and time.monotonic() < until:
+    while not happened():
+        assert process.code() is None, process.err_file.read_text()
+        assert time.monotonic() < until, "it takes too long"
         time.sleep(0.01)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_results_are_those_of_the_plain_engine_and_a_killed_worker_costs_none(
-    engine: str, longvu: Longvu, manifest: Path, shared_cache: Path, tmp_path: Path
+    engine: str,
+    forks: Forks,
+    longvu: Longvu,
+    manifest: Path,
+    plain: Records,
+    shared_cache: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
-    needs(engine)
-    plain, scaled = tmp_path / "plain.jsonl", tmp_path / "scaled.jsonl"
-    assert longvu("batch", manifest, "-o", plain).code == 6
-    with running(engine, manifest, scaled, shared_cache) as process:
+    variables, arguments = environment(shared_cache, **TINY), ["--engine", engine, "--processes=2"]
+    if engine == "ray":
+        address, own = request.getfixturevalue("cluster")
+        variables, arguments = {**variables, **own}, [*arguments, "--address", address]
+    scaled = tmp_path / "scaled.jsonl"
+    with running(forks, tmp_path, ["batch", manifest, "-o", scaled, *arguments], variables) as process:
         wait_for(lambda: scaled.exists() and b"token_ids" in scaled.read_bytes(), process)
-        victim = workers(process)[0]
-        victim.kill()
-        out, err = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, out) == (6, "")
-    assert records(scaled) == records(plain)
+        workers()[0].kill()
+        ran = process.end()
+    assert (ran.code, ran.out) == (6, "")
+    assert records(scaled) == plain
     # What the worker was at, if it was at anything, was tried again; nothing else is said, whatever Ray says.
-    said = [line for line in err.splitlines() if not line.startswith("longvu: warning: worker ")]
+    said = [line for line in ran.err.splitlines() if not line.startswith("longvu: warning: worker ")]
     assert [line.split(":")[1] for line in said[:2]] == [" error", " error"]
     assert said[2:] == [f"longvu: 20 rows: 18 answered, 2 failed; results in {scaled}"]
     before = scaled.read_bytes()
     assert "20 found done" in longvu("batch", manifest, "-o", scaled).err
     assert scaled.read_bytes() == before
-    assert sorted(os.listdir(tmp_path)) == ["m.jsonl", "plain.jsonl", "scaled.jsonl"]
+    assert sorted(os.listdir(tmp_path)) == ["scaled.jsonl"]
+    assert psutil.wait_procs(workers(), timeout=PATIENCE_S)[1] == []
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_benchmark_has_the_same_results(
+    engine: str,
+    forks: Forks,
+    longvu: Longvu,
+    mini: Path,
+    shared_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    def arguments(output: str) -> list[Any]:
+        return ["eval", "mlvu", mini / "mlvu", "-o", tmp_path / output, "--json", "--engine"]
+
+    plain = longvu(*arguments("plain"), "plain")
+    if engine == "ray":
+        address, own = request.getfixturevalue("cluster")
+        variables = {**environment(shared_cache, **TINY), **own}
+        scaled = forks.start(
+            tmp_path, [*arguments("scaled"), "ray", "--address", address, "--processes=1"], variables
+        ).end()
+    else:
+        monkeypatch.setattr(processes, "ProcessWorker", ThreadWorker)
+        scaled = longvu(*arguments("scaled"), "processes", "--processes=2")
+    assert (plain.code, scaled.code) == (0, 0), scaled.err
+    ours, theirs = json.loads(scaled.out), json.loads(plain.out)
+    assert [ours[part] for part in ("groups", "overall", "missing")] == [
+        theirs[part] for part in ("groups", "overall", "missing")
+    ]
+    assert records(tmp_path / "scaled" / "results.jsonl") == records(tmp_path / "plain" / "results.jsonl")
 
 
 # Ray puts a handler of its own in the place of that for SIGTERM.
 @pytest.mark.parametrize(
-    ("engine", "number"),
-    [("processes", signal.SIGINT), ("processes", signal.SIGTERM), ("ray", signal.SIGTERM)],
+    ("engine", "number", "count"),
+    [("processes", signal.SIGINT, 1), ("processes", signal.SIGTERM, 2), ("ray", signal.SIGTERM, 1)],
 )
 def test_a_signal_ends_all_and_leaves_nothing(
-    engine: str, number: signal.Signals, manifest: Path, shared_cache: Path, tmp_path: Path
+    engine: str, number: signal.Signals, count: int, forks: Forks, shared_cache: Path, tmp_path: Path
 ) -> None:
     needs(engine)
     output, scratch = tmp_path / "out.jsonl", tmp_path / "tmp"
     scratch.mkdir()
     rows = [{"video": VIDEOS[n % 3], "question": f"What is {n}?", "max_new_tokens": 200} for n in range(90)]
-    manifest.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    with running(engine, manifest, output, shared_cache) as process:
+    arguments = ["batch", write_rows(tmp_path / "m.jsonl", rows), "-o", output, "--engine", engine]
+    arguments += ["--processes", count]
+    with running(forks, tmp_path, arguments, environment(shared_cache, **TINY)) as process:
         wait_for(output.exists, process)
         started = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(number)
-        out, err = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, out, err) == (128 + number, "", "")
+        process.send(number)
+        ran = process.end()
+    assert (ran.code, ran.out, ran.err) == (128 + number, "", "")
     gone, alive = psutil.wait_procs(started, timeout=PATIENCE_S)
     assert (alive, bool(gone)) == ([], True)
     assert 1 <= len(records(output)) < 90
@@ -127,59 +258,75 @@ def test_a_signal_ends_all_and_leaves_nothing(
 
 # Ray itself can be neither interrupted nor ended quickly while it starts.
 def test_a_signal_while_ray_starts_ends_all_and_leaves_nothing(
-    manifest: Path, shared_cache: Path, tmp_path: Path
+    forks: Forks, manifest: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
     needs("ray")
-
-    def raylet() -> list[psutil.Process]:
-        return [child for child in psutil.Process(process.pid).children(recursive=True) if child.name() == "raylet"]
-
-    with running("ray", manifest, tmp_path / "out.jsonl", shared_cache) as process:
-        wait_for(raylet, process)
-        (holder,) = psutil.Process(process.pid).children()
-        started, folder = psutil.Process(process.pid).children(recursive=True), Path(holder.cmdline()[4])
+    arguments = ["batch", manifest, "-o", tmp_path / "out.jsonl", "--engine=ray", "--processes=2"]
+    with running(forks, tmp_path, arguments, environment(shared_cache, **TINY)) as process:
+        top = psutil.Process(process.pid)
+        wait_for(lambda: [child for child in top.children(recursive=True) if child.name() == "raylet"], process)
+        (holder,) = top.children()
+        started, folder = top.children(recursive=True), Path(holder.cmdline()[4])
         assert folder.is_dir()
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, out, err) == (143, "", "")
+        process.send(signal.SIGTERM)
+        ran = process.end()
+    assert (ran.code, ran.out, ran.err) == (143, "", "")
     assert psutil.wait_procs(started, timeout=PATIENCE_S)[1] == []
     assert not folder.exists()
-    assert os.listdir(tmp_path) == ["m.jsonl"]
+    assert os.listdir(tmp_path) == []
 
 
-def test_without_a_file_the_results_of_processes_are_on_stdout(shared_cache: Path, manifest: Path) -> None:
-    ran = run(["batch", manifest, "--engine=processes", "--processes=2", "-q"], environment(shared_cache, **TINY))
+def test_without_a_file_the_results_of_processes_are_on_stdout(
+    longvu: Longvu, manifest: Path, plain: Records, threads: None
+) -> None:
+    ran = longvu("batch", manifest, "--engine=processes", "--processes=2", "-q")
     assert ran.code == 6
-    assert sorted(json.loads(line)["row"] for line in ran.out.splitlines()) == list(range(1, 21))
+    assert by_key([json.loads(line) for line in ran.out.splitlines()]) == plain
 
 
-def test_weights_that_are_missing_are_told_by_the_worker(shared_cache: Path, manifest: Path, tmp_path: Path) -> None:
-    arguments = ["batch", manifest, "--engine=processes", "--processes=2", "-o", tmp_path / "o.jsonl", "-m", "/none"]
-    ran = run(arguments, environment(shared_cache, **TINY))
+def test_weights_that_are_missing_are_told_by_the_worker(
+    longvu: Longvu, manifest: Path, tmp_path: Path, threads: None
+) -> None:
+    ran = longvu("batch", manifest, "--engine=processes", "--processes=2", "-o", tmp_path / "o.jsonl", "-m", "/none")
     assert (ran.code, ran.out, ran.err.count("\n")) == (4, "", 1)
-    assert sorted(os.listdir(tmp_path)) == ["m.jsonl"]
+    assert os.listdir(tmp_path) == []
 
 
-def test_processes_of_accelerate_share_the_file(shared_cache: Path, manifest: Path, tmp_path: Path) -> None:
+def test_processes_of_accelerate_share_the_file(
+    manifest: Path, plain: Records, shared_cache: Path, tmp_path: Path
+) -> None:
     if len(command()) > 1:
         pytest.skip("needs the console script")
-    plain, output = tmp_path / "plain.jsonl", tmp_path / "o.jsonl"
-    manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:18]))
+    output, rows = tmp_path / "o.jsonl", tmp_path / "m.jsonl"
+    rows.write_text("".join(manifest.read_text().splitlines(keepends=True)[:18]))
     # So it starts two processes where there is no GPU, too; with --cpu it would be one.
     launch = ["accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1"]
     launch += ["--mixed_precision=no", "--dynamo_backend=no"]
-    variables = {**environment(shared_cache, **TINY), "TMPDIR": str(tmp_path)}
     ran = subprocess.run(
-        [sys.executable, "-m", *launch, *command(), "batch", manifest, "-o", output],
-        env=variables,
+        [sys.executable, "-m", *launch, *command(), "batch", rows, "-o", output],
+        env={**environment(shared_cache, **TINY), "TMPDIR": str(tmp_path)},
         capture_output=True,
         encoding="utf-8",
         timeout=PATIENCE_S,
     )
     assert (ran.returncode, ran.stdout) == (0, "")
     assert ran.stderr.count("longvu: 18 rows: ") == 2
-    assert run(["batch", manifest, "-o", plain], variables).code == 0
-    assert records(output) == records(plain)
+    assert records(output) == {key: record for key, record in plain.items() if "error" not in record}
+
+
+def test_ranks_share_rows_that_fail_too(
+    forks: Forks, manifest: Path, plain: Records, shared_cache: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "o.jsonl"
+    variables = {**environment(shared_cache, **TINY), "WORLD_SIZE": "2"}
+    started = [
+        forks.start(tmp_path, ["batch", manifest, "-o", output], {**variables, "RANK": rank, "LOCAL_RANK": rank})
+        for rank in ("0", "1")
+    ]
+    ran = [process.end() for process in started]
+    # Each tells of all that have failed, whoever was at them.
+    assert [(one.code, one.out) for one in ran] == [(6, "")] * 2
+    assert records(output) == plain
 
 
 @pytest.mark.parametrize(
@@ -229,9 +376,9 @@ def test_without_ray_it_says_how_to_get_it(longvu: Longvu, manifest: Path, monke
     assert ran.err.endswith("--engine ray needs Ray, which is not installed; run: pip install 'longvu-cli[ray]'\n")
 
 
-def test_a_cluster_that_is_not_there_is_told(shared_cache: Path, manifest: Path) -> None:
+def test_a_cluster_that_is_not_there_is_told(forks: Forks, manifest: Path, shared_cache: Path, tmp_path: Path) -> None:
     needs("ray")
     arguments = ["batch", manifest, "--engine=ray", "--address=127.0.0.1:1", "--processes=1", "-q"]
-    ran = run(arguments, environment(shared_cache, **TINY))
+    ran = forks.start(tmp_path, arguments, environment(shared_cache, **TINY)).end()
     assert (ran.code, ran.out) == (5, "")
     assert "there is no Ray cluster at 127.0.0.1:1" in ran.err

@@ -20,7 +20,7 @@ from longvu_cli.serving.server import Server, address_of, bind
 from longvu_cli.serving.worker import Ask, Done, Progress, Task
 
 # How long something may take that takes no time at all, on a machine that does other things.
-PATIENCE_S = 60
+PATIENCE_S = 300
 
 
 @dataclass
