@@ -281,7 +281,6 @@ class _GraphDecoder:
             self._static.update(layer.keys, layer.values, number)
         self._model = model
         self._ids = torch.zeros((1, 1), dtype=torch.long, device=model.device)
-        # A recording is of the current device, whatever device the work is on.
         with torch.cuda.device(model.device), steps_by_products(model):
             # The first passes set libraries up, which cannot be recorded; what they wrote is written over.
             stream = torch.cuda.Stream(model.device)
@@ -292,7 +291,8 @@ class _GraphDecoder:
                     self._rewind(length)
             torch.cuda.current_stream(model.device).wait_stream(stream)
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
+            # The library's own stream for it is of the device that was current when it was first asked for one.
+            with torch.cuda.graph(self._graph, stream=stream):
                 self._logits = self._forward()
         self._rewind(length)
 
