@@ -366,6 +366,36 @@ def test_a_length_that_is_nonsense_ends_the_file(tmp_path: Path) -> None:
     assert any("corrupt" in warning for warning in info.warnings)
 
 
+def test_what_a_container_cannot_read_is_counted_and_the_rest_is_kept(tmp_path: Path) -> None:
+    """A length below zero: FFmpeg has no memory for it, and says so in place of a packet."""
+    options = {"deadline": "realtime", "cpu-used": "8"}
+    path = write_video(tmp_path / "clip.ivf", steady(20), codec="libvpx-vp9", options=options)
+    data, at = bytearray(path.read_bytes()), 32
+    for _ in range(15):
+        at += 12 + int.from_bytes(data[at : at + 4], "little")
+    data[at : at + 4] = (0xFC998FB9).to_bytes(4, "little")
+    path.write_bytes(data)
+    frames, info = read(path)
+    assert [number_of(frame.pixels) for frame in frames] == [0, 10]
+    assert "corrupt packet" in info.warnings[0]
+
+
+def test_packets_that_the_index_lists_and_the_file_lacks(tmp_path: Path) -> None:
+    """The data goes on to the end of the file, wherever that is, and it ends between two packets."""
+    path = write_video(tmp_path / "clip.mp4", steady(60), container_options={"movflags": "faststart"})
+    with av.open(str(path)) as container:
+        ends = sorted(packet.pos + packet.size for packet in container.demux(video=0) if packet.pos is not None)
+    data = bytearray(path.read_bytes())
+    at = data.find(b"mdat")
+    data[at - 4 : at] = bytes(4)
+    path.write_bytes(data)
+    assert read(path)[1].warnings == ()
+    path.write_bytes(data[: ends[30]])
+    frames, info = read(path)
+    assert 2 <= len(frames) <= 4
+    assert any("ends early" in warning for warning in info.warnings)
+
+
 def test_jpegs_one_behind_the_other_are_a_video(tmp_path: Path) -> None:
     pictures = [Image.fromarray(picture(number)) for number in range(50)]
     with (tmp_path / "camera.mjpeg").open("wb") as stream:

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shutil
 import sys
 import weakref
@@ -647,6 +648,15 @@ def test_a_question_that_cannot_be_read_is_told(
     ran = longvu("ask", clip, f"@{file}")
     assert ran.code == 2
     assert message in ran.err
+
+
+def test_of_a_file_without_end_only_the_beginning_is_read(longvu: Longvu, clip: Path, tmp_path: Path) -> None:
+    file = tmp_path / "question.txt"
+    file.touch()
+    os.truncate(file, 11_000_000)
+    ran = longvu("ask", clip, f"@{file}")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "the question has 10,000,000 characters" in ran.err
 
 
 def test_what_the_tiny_model_says_is_found_among_options(short_film: tuple[Story, Path], trained_tiny: LongVU) -> None:
