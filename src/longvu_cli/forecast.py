@@ -3,7 +3,7 @@
 Counts come from the compression's own functions, given the least and the most alike frames that there could be. Memory
 is what ``--model auto`` and the refusal of what cannot fit go by. Times are estimates: the operations of each stage,
 divided by the matrix rate of this device and by the share of that rate which the stage reaches. The shares of a GPU
-were measured on an H200, those of a CPU on two cores (``bench/README.md``).
+were measured on an H100, those of a CPU on two cores (``bench/README.md``).
 """
 
 from __future__ import annotations
@@ -18,9 +18,18 @@ import torch
 from longvu_cli.calibration import Speed
 from longvu_cli.checkpoint import CONFIG_FILE, Checkpoint
 from longvu_cli.compression.budget import Budget, Plan, budget, frame_limit, plan, still_plan
-from longvu_cli.compression.temporal_reduction import keep_frames, may_be_kept
-from longvu_cli.config import CompressionOptions, LLMFamily, ModelConfig, Quantization, Recipe, StillMode
+from longvu_cli.compression.temporal_reduction import is_thinned, keep_frames, may_be_kept
+from longvu_cli.config import (
+    RELEASED_FRAME_CAP,
+    CompressionOptions,
+    LLMFamily,
+    ModelConfig,
+    Quantization,
+    Recipe,
+    StillMode,
+)
 from longvu_cli.frames import VideoInfo
+from longvu_cli.pipeline import WAIT_FROM
 from longvu_cli.prompt import build_prompt, load_tokenizer
 from longvu_cli.released import RELEASED_CONFIGS
 from longvu_cli.statistics import Regime, Resolution
@@ -54,6 +63,8 @@ class Shares:
 
     Attributes:
         token_s: seconds.
+        begin_s: seconds until the towers have something to do.
+        question_s: seconds for the compression, whatever the video.
     """
 
     dinov2: float
@@ -61,10 +72,13 @@ class Shares:
     connector: float
     prefill: float
     token_s: float
+    begin_s: float = 0.0
+    question_s: float = 0.0
 
 
-# bench/README.md: 6.3, 3.0 and 3.0 ms per frame and 0.2 to 0.3 s for a prompt of 8,100 tokens at 799 TFLOP/s.
-_GPU = Shares(dinov2=0.35, siglip=0.28, connector=0.014, prefill=0.5, token_s=0.007)
+# bench/README.md: 5.0, 2.8 and 0.3 ms per frame and 0.4 s for a prompt of 9,900 tokens, beside a product's 785 TFLOP/s.
+# The first frames come after 0.6 s, and the compression takes a quarter of a second.
+_GPU = Shares(dinov2=0.45, siglip=0.3, connector=0.14, prefill=0.4, token_s=0.007, begin_s=0.6, question_s=0.25)
 # bench/README.md: layers of the full widths reach what a large product does; those of the tiny model do not.
 _CPU = Shares(dinov2=1.0, siglip=1.0, connector=1.0, prefill=1.0, token_s=0.0)
 _CPU_TINY = Shares(dinov2=0.3, siglip=0.3, connector=0.3, prefill=0.3, token_s=0.02)
@@ -105,6 +119,7 @@ class Counts:
     Attributes:
         kept: frames that temporal reduction may keep.
         seen_by_siglip: frames that the second tower looks at, which may be more than are kept.
+        seen_again: frames that the first tower looks at twice: those that waited until it was known that they stay.
         regimes: those that there may be.
         visual_budget: tokens that there is room for.
         visual_tokens: the most that the language model will read.
@@ -113,6 +128,7 @@ class Counts:
     sampled: int
     kept: Span
     seen_by_siglip: Span
+    seen_again: Span
     regimes: tuple[Regime, ...]
     text_tokens: int
     visual_budget: int
@@ -155,12 +171,16 @@ def counts(model: Model, options: CompressionOptions, video: VideoInfo, sampled:
     high, low = _frame_tokens(recipe, video)
     limit = frame_limit(recipe, room, high_tokens=high, low_tokens=low)
     kept = [len(keep_frames(similarity, recipe, limit=limit)) for similarity in (alike, different)]
-    seen = [int(may_be_kept(similarity, recipe, first=0, limit=limit).sum()) for similarity in (alike, different)]
+    may_be = [int(may_be_kept(similarity, recipe, first=0, limit=limit).sum()) for similarity in (alike, different)]
+    again = [_seen_again(count, stay, recipe) for count, stay in zip(may_be, kept, strict=True)]
     plans = [_planned(recipe, room, video, frames) for frames in range(kept[0], kept[1] + 1)]
     return Counts(
         sampled=sampled,
         kept=Span(*kept),
-        seen_by_siglip=Span(*seen),
+        seen_by_siglip=Span(
+            *(RELEASED_FRAME_CAP + late if late else count for count, late in zip(may_be, again, strict=True))
+        ),
+        seen_again=Span(*again),
         regimes=tuple(dict.fromkeys(chosen.regime for chosen, _ in plans)),
         text_tokens=model.text_tokens,
         visual_budget=room.visual_budget,
@@ -190,19 +210,22 @@ def times(
     token = None if shares is None else _token_s(model, speed, shares, device, dtype, quantize)
     if shares is None or token is None:
         return None
-    dinov2 = work.sampled * model.dinov2 / (speed.matrix * shares.dinov2)
 
-    def watching(siglip_frames: float) -> float:
+    def watching(siglip_frames: float, again: float) -> float:
+        first = model.dinov2 / (speed.matrix * shares.dinov2)
         second = model.siglip / (speed.matrix * shares.siglip) + model.connector / (speed.matrix * shares.connector)
         # Decoding runs ahead of the towers: on a GPU beside them, on a CPU on the same cores.
-        towers, decoding = dinov2 + siglip_frames * second, work.sampled * decoding_s
-        return towers + decoding if device == "cpu" else max(towers, decoding)
+        towers = (work.sampled + again) * first + siglip_frames * second
+        decoding = work.sampled * decoding_s
+        return shares.begin_s + (towers + decoding if device == "cpu" else max(towers, decoding))
 
     length = work.text_tokens + work.visual_tokens
-    answering = 2 * model.footprint.linear * length / (speed.matrix * shares.prefill) + new_tokens * token
-    seen = work.seen_by_siglip
+    answering = (
+        shares.question_s + 2 * model.footprint.linear * length / (speed.matrix * shares.prefill) + new_tokens * token
+    )
+    seen, again = work.seen_by_siglip, work.seen_again
     return Times(
-        first=Span(watching(seen.low) + answering, watching(seen.high) + answering),
+        first=Span(watching(seen.low, again.low) + answering, watching(seen.high, again.high) + answering),
         next=Span(answering, answering),
     )
 
@@ -225,6 +248,17 @@ def host_bytes(model: Model, device: str, dtype: torch.dtype, quantize: Quantiza
 def vision_transformer(parameters: int, *, tokens: int, layers: int, width: int) -> float:
     """Operations for one picture: every parameter meets every token, and every token all others."""
     return 2.0 * parameters * tokens + 4.0 * layers * tokens**2 * width
+
+
+def _seen_again(may_be_kept: int, kept: int, recipe: Recipe) -> int:
+    """Of frames that may be kept, those that wait (see ``pipeline.encode``) and stay; about.
+
+    Args:
+        may_be_kept: frames that stand out.
+    """
+    if may_be_kept < WAIT_FROM or not is_thinned(may_be_kept, recipe, first=may_be_kept, limit=0):
+        return 0
+    return round(kept * (1 - RELEASED_FRAME_CAP / may_be_kept))
 
 
 def _planned(recipe: Recipe, room: Budget, video: VideoInfo, kept: int) -> tuple[Plan, int]:

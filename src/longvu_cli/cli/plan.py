@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _RESTS_ON = {
     "cpu": "the rates of this CPU, measured just now with matrix products and the beginning of the video",
-    "cuda": "the rates of this GPU, measured just now, and on what each stage reached of them on an H200",
+    "cuda": "the rates of this GPU, measured just now, and on what each stage reached of them on an H100",
 }
 
 
@@ -89,7 +89,7 @@ def plan(
     from longvu_cli.prompt import DESCRIBE
 
     device = resolve_device(flags.device)
-    seen = measure_decoding(video, sampling, decoding)
+    seen = measure_decoding(video, sampling, decoding, device=device.type)
     if seen.frames is None:
         raise UsageError(
             f"the header of {video} does not say how long it is, or there are far more frames to look at than usual",
