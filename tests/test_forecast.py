@@ -136,7 +136,7 @@ def estimated(
 
 def test_the_measured_runs_are_met_within_a_fifth() -> None:
     """The rows of bench/README.md for one H100: seconds to the first token, 7b, all frames different."""
-    for frames, decoding_s, seconds in ((200, 0.65 / 200, 3.23), (600, 2.3 / 600, 6.4), (3600, 17.1 / 3600, 24.4)):
+    for frames, decoding_s, seconds in ((200, 0.65 / 200, 3.23), (600, 2.3 / 600, 7.0), (3600, 17.1 / 3600, 24.4)):
         made = estimated("7b", planned("7b", frames), decoding_s=decoding_s)
         assert made is not None
         assert seconds / 1.2 < made.first.high < seconds * 1.2, frames
