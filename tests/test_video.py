@@ -296,6 +296,12 @@ def test_large_frames_are_refused_before_they_are_decoded(clip: Path, monkeypatc
         Video(clip, decoding=HERE)
 
 
+def test_a_large_still_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    Image.new("1", (8_000, 6_000)).save(tmp_path / "large.png")
+    with pytest.raises(NoFrames, match=r"too large \(8000x6000\)"):
+        Video(tmp_path / "large.png", decoding=HERE)
+
+
 @pytest.mark.parametrize("name", ["cut.mp4", "cut.mkv", "cut.avi"])
 def test_a_file_that_was_cut_off(tmp_path: Path, name: str) -> None:
     rng = np.random.default_rng(0)
