@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from longvu_cli.video_file import ending, without_secrets
+from longvu_cli.video_file import ending, without_passwords, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,11 @@ from longvu_cli.video_file import ending, without_secrets
 )
 def test_addresses_are_shown_without_what_is_secret(address: str, shown: str) -> None:
     assert without_secrets(address) == shown
+
+
+def test_an_address_within_a_sentence() -> None:
+    said = "no http://me:S3/C@RET@host/v here; ask me@home, C:/a@b"
+    assert without_passwords(said) == "no http://host/v here; ask me@home, C:/a@b"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from longvu_cli.config import GenerationOptions
 from longvu_cli.errors import LongVUError
-from longvu_cli.video_file import without_secrets
+from longvu_cli.video_file import without_passwords, without_secrets
 
 if TYPE_CHECKING:
     from longvu_cli.coverage import Covered
@@ -101,7 +101,11 @@ def error_record(error: LongVUError, *, path: str | None = None) -> Record:
     return {
         "schema_version": SCHEMA_VERSION,
         **where,
-        "error": {"type": type(error).__name__, "message": error.message, "hint": error.hint},
+        "error": {
+            "type": type(error).__name__,
+            "message": without_passwords(error.message),
+            "hint": without_passwords(error.hint),
+        },
     }
 
 

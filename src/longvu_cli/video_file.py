@@ -23,6 +23,11 @@ def without_secrets(path: str) -> str:
     return re.sub(r"^([a-z][a-z0-9+.-]+:/+)(?:.*@)?([^?#]*).*", r"\1\2", path, flags=re.IGNORECASE | re.DOTALL)
 
 
+def without_passwords(text: str) -> str:
+    """A sentence of which no address holds a name and password."""
+    return re.sub(r"([a-z][a-z0-9+.-]+:/+)\S*@", r"\1", text, flags=re.IGNORECASE)
+
+
 def readable_file(path: str | Path) -> Path:
     """The absolute path of a regular, non-empty file that may be read; a pipe or device is never opened."""
     name = printable(str(path))

@@ -10,6 +10,7 @@ from cli.conftest import Longvu
 from cli.running import QUESTION
 from longvu_cli.cli.bars import Bar
 from longvu_cli.cli.text import neutralise
+from longvu_cli.errors import WeightsGated
 
 HOSTILE = "\x1b[31mred\x1b[0m \x07\x9b2J\u202eevil\u2066\r[red]markup[/red] :boom: \u2028\x7f\x08"
 SHOWN = r"\x1b[31mred\x1b[0m \x07\x9b2J\u202eevil\u2066\r[red]markup[/red] :boom: \u2028\x7f\x08"
@@ -215,3 +216,37 @@ def test_a_password_in_an_address_is_not_repeated(longvu: Longvu, tmp_path: Path
         assert ran.code == 6 and "URLs are not supported" in ran.out + ran.err
         assert "S3CRET" not in ran.out + ran.err
     assert "S3CRET" not in results.read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ask", "{clip}", QUESTION, "-m", "{address}"),
+        ("ask", "{clip}", QUESTION, "--dinov2", "{address}"),
+        ("ask", "{clip}", "@{address}"),
+        ("ask", "{clip}", QUESTION, "--subtitles", "{address}"),
+        ("batch", "{address}"),
+        ("plan", "{address}"),
+        ("report", "{address}"),
+    ],
+    ids=["model", "tower", "question", "subtitles", "manifest", "plan", "report"],
+)
+def test_no_error_repeats_a_password(longvu: Longvu, clip: Path, arguments: tuple[str, ...]) -> None:
+    address = "http://me:S3CRET@127.0.0.1:9/v"
+    words = [word.format(clip=clip, address=address) for word in arguments]
+    for ran in (longvu(*words), longvu(*words, "--json")):
+        assert ran.code in (2, 3, 4)
+        assert "S3CRET" not in ran.out + ran.err
+
+
+def test_an_endpoint_with_a_password_is_shown_without_it(
+    longvu: Longvu, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gated(*_: object, **__: object) -> None:
+        raise WeightsGated("no", hint="accept the licence at https://me:S3CRET@hub/org/name, and set HF_TOKEN")
+
+    monkeypatch.setattr("longvu_cli.longvu.LongVU.from_pretrained", gated)
+    for ran in (longvu("ask", clip, QUESTION), longvu("ask", clip, QUESTION, "--json")):
+        assert ran.code == 4
+        assert "https://hub/org/name" in ran.out + ran.err
+        assert "S3CRET" not in ran.out + ran.err

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from longvu_cli.cli.text import neutralise
 from longvu_cli.errors import LongVUError, UnexpectedError, UsageError
-from longvu_cli.video_file import without_secrets
+from longvu_cli.video_file import without_passwords, without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -258,6 +258,7 @@ class Output:
         self._mid_line = not text.endswith("\n")
 
     def _say(self, text: str) -> None:
+        text = without_passwords(text)
         if self._progress is not None:
             self._progress.console.print(f"longvu: {neutralise(text)}", soft_wrap=True)
             return
