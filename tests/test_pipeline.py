@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from longvu_cli import pipeline
+from longvu_cli import pipeline, square_frames
 from longvu_cli.adaptive_batch import AdaptiveBatch
 from longvu_cli.compression import temporal_reduction
 from longvu_cli.compression.budget import Budget, budget
@@ -714,24 +714,9 @@ def test_a_picture_that_stays_is_resized_once(modules: Modules, monkeypatch: pyt
         resized.append(tower_input.side)
         return square_pixels(pixels, tower_input)
 
-    monkeypatch.setattr(pipeline, "square_pixels", square)
+    monkeypatch.setattr(square_frames, "square_pixels", square)
     encode_stays(modules, shared=True)
     assert len(resized) == 2 * len(STAYS)
-
-
-def test_a_gpu_makes_the_squares_of_the_cpu_and_numbers_them_alike(modules: Modules) -> None:
-    pictures = [np.random.default_rng(seed).integers(0, 256, (36, 64, 3), np.uint8) for seed in range(4)]
-    shown = [pictures[0], pictures[0], pictures[0].copy(), *pictures[1:], pictures[1]]
-    frames = [Frame(number, float(number), pixels) for number, pixels in enumerate(shown)]
-    cpu, gpu = (
-        list(squared(iter(frames), modules.vision, Stopwatch(lambda: None)))
-        for squared in (pipeline._squared_side_by_side, pipeline._squared_on_gpu)
-    )
-    assert [frame.picture for frame in cpu] == [0, 0, 0, 1, 2, 3, 4]
-    for one, other in zip(cpu, gpu, strict=True):
-        assert (one.time_s, one.size, one.picture) == (other.time_s, other.size, other.picture)
-        assert np.array_equal(one.siglip, other.siglip)
-        assert np.array_equal(one.dinov2, other.dinov2)
 
 
 def test_a_frame_is_seen_the_same_whatever_comes_with_it(modules: Modules, parity: Path) -> None:

@@ -3,7 +3,7 @@
 ::
 
     video.py          file → frames, one per second
-    preprocess.py     frames → square pixels
+    square_frames.py  frames → square pixels, in batches       (preprocess, gpu_squares)
     towers.py         pixels → DINOv2 and SigLIP features
     compression/      which frames stay                        (temporal_reduction)
     sva.py            features → one fused grid per kept frame
@@ -18,14 +18,10 @@ Everything up to the fused grids (:func:`encode`) does not know the question; th
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 import numpy as np
 import torch
@@ -39,12 +35,18 @@ from longvu_cli.compression.temporal_reduction import is_thinned, keep_frames, m
 from longvu_cli.config import RELEASED_FRAME_CAP, Recipe, RecipeName, StillMode, TemporalReduction
 from longvu_cli.encoded_video import EncodedVideo
 from longvu_cli.frame_store import FrameStore
-from longvu_cli.gpu_squares import GpuSquares, Squares
 from longvu_cli.interpolation import resize_grid
 from longvu_cli.pixel_store import PixelStore
 from longvu_cli.prefetch import prefetched
-from longvu_cli.preprocess import square_pixels
 from longvu_cli.repeats import OfPictures, OncePerPicture
+from longvu_cli.square_frames import (
+    Inputs,
+    SquareFrame,
+    different_pictures,
+    growing_batches,
+    pictures_of,
+    square_frames,
+)
 from longvu_cli.statistics import (
     CompressionStatistics,
     Fate,
@@ -161,28 +163,28 @@ def encode(
     size, mask, standing, limit = (0, 0), None, 0, 0
     scouted, fused = OncePerPicture(), OncePerPicture()
     # Frames that may be kept, until they are enough for the second tower; and what the first saw of their pictures.
-    held: list[_SquareFrame] = []
+    held: list[SquareFrame] = []
     seen_of: dict[int, torch.Tensor] = {}
 
-    def look(tower: Tower, frames: list[_SquareFrame], rows: list[int]) -> torch.Tensor:
+    def look(tower: Tower, frames: list[SquareFrame], rows: list[int]) -> torch.Tensor:
         with watch.stage(_name(tower, vision)):
             return batch.run(tower, _pixels([frames[row] for row in rows], tower, vision))
 
-    def look_again_and_fuse(frames: list[_SquareFrame], rows: list[int]) -> torch.Tensor:
+    def look_again_and_fuse(frames: list[SquareFrame], rows: list[int]) -> torch.Tensor:
         seen = torch.stack([seen_of[frames[row].picture] for row in rows])
         features = {scout: seen, second: look(second, frames, rows)}
         with watch.stage("connector"), torch.inference_mode():
             return fuse(features[vision.siglip], features[vision.dinov2], mask)
 
-    def hold(frames: list[_SquareFrame], seen: OfPictures, rows: torch.Tensor) -> None:
+    def hold(frames: list[SquareFrame], seen: OfPictures, rows: torch.Tensor) -> None:
         held.extend(frames)
         # A copy of the rows that stay: a part of the batch would keep all of it.
         which = seen.which[rows.to(seen.which.device)]
-        distinct, first = np.unique(_pictures(frames), return_index=True)
+        distinct, first = np.unique(pictures_of(frames), return_index=True)
         seen_of.update(zip(distinct.tolist(), seen.results[which[torch.from_numpy(first)]].unbind(), strict=True))
 
     def fuse_held() -> torch.Tensor:
-        grids = fused.of(_pictures(held), partial(look_again_and_fuse, held))
+        grids = fused.of(pictures_of(held), partial(look_again_and_fuse, held))
         held.clear()
         seen_of.clear()
         return grids.of_frames(slice(None))
@@ -193,8 +195,10 @@ def encode(
         return is_thinned(standing, recipe, first=len(times), limit=limit) and likely >= WAIT_FROM
 
     together = max(BATCH, batch.size)
-    squares = _squared(watch.over("decode", frames), vision, watch)
-    batches = prefetched(_growing_batches(squares, recipe.temporal_window, together), AHEAD // together)
+    inputs = Inputs(vision.siglip.input, vision.dinov2.input, vision.device)
+    squares = square_frames(watch.over("decode", frames), inputs, watch)
+    batches = growing_batches(squares, window=recipe.temporal_window, least=BATCH, most=together, most_frames=FRAMES)
+    batches = prefetched(batches, AHEAD // together)
     waiting_pictures: list[int] = []
     with FrameStore() as store, PixelStore() as waiting, closing(batches):
         for frames_now in batches:
@@ -202,18 +206,18 @@ def encode(
                 size = frames_now[0].size
                 mask = tower_mask(size, vision, recipe, image=image)
                 limit = _limit(size, recipe, room, image=image)
-            seen = scouted.of(_pictures(frames_now), partial(look, scout, frames_now))
+            seen = scouted.of(pictures_of(frames_now), partial(look, scout, frames_now))
             similarity = _similarity(seen, recipe)
             chosen = may_be_kept(similarity, recipe, first=len(times), limit=limit).nonzero().squeeze(1)
             frames_chosen = [frames_now[i] for i in chosen.tolist()]
             if frames_chosen and (len(waiting) or waits()):
                 waiting.append([(frame.siglip, frame.dinov2) for frame in frames_chosen])
-                waiting_pictures += _pictures(frames_chosen)
+                waiting_pictures += pictures_of(frames_chosen)
             elif frames_chosen:
-                if held and _different(held + frames_chosen) > together:
+                if held and different_pictures(held + frames_chosen) > together:
                     store.append(fuse_held())
                 hold(frames_chosen, seen, chosen)
-                if _different(held) >= together:
+                if different_pictures(held) >= together:
                     store.append(fuse_held())
             standing += int(stand_out(similarity, recipe).sum())
             indices += (chosen + len(times)).tolist()
@@ -230,10 +234,10 @@ def encode(
             some = late[begin : begin + together]
             squares_late = waiting.take(some.tolist())
             frames_late = [
-                _SquareFrame(0.0, size, waiting_pictures[row], *pair)
+                SquareFrame(0.0, size, waiting_pictures[row], *pair)
                 for row, pair in zip(some.tolist(), squares_late, strict=True)
             ]
-            seen = scouted.of(_pictures(frames_late), partial(look, scout, frames_late))
+            seen = scouted.of(pictures_of(frames_late), partial(look, scout, frames_late))
             hold(frames_late, seen, torch.arange(len(frames_late)))
             grids.append(fuse_held().cpu())
     return EncodedVideo(
@@ -258,21 +262,6 @@ def _worth_holding(similarity: torch.Tensor, recipe: Recipe, limit: int) -> torc
     return keep_frames(similarity, recipe, limit=limit)
 
 
-@dataclass(frozen=True)
-class _SquareFrame:
-    """A frame as the towers see it: uint8 squares, keyed by tower.
-
-    Attributes:
-        picture: how many different pictures came before; that of the frame before where it is the same picture.
-    """
-
-    time_s: float
-    size: tuple[int, int]
-    picture: int
-    siglip: np.ndarray
-    dinov2: np.ndarray
-
-
 def _scout_first(vision: Vision, recipe: Recipe) -> tuple[Tower, Tower]:
     """The tower that sees every frame and decides which stay, and the one that sees only those."""
     if recipe.temporal_reduction is TemporalReduction.SIGLIP:
@@ -284,110 +273,7 @@ def _name(tower: Tower, vision: Vision) -> str:
     return "siglip" if tower is vision.siglip else "dinov2"
 
 
-def _squared(frames: Iterator[Frame], vision: Vision, watch: Stopwatch) -> Iterator[_SquareFrame]:
-    """Preprocess a few frames at a time, in order; one that shares its pixels with the last, not again."""
-    on_gpu = vision.device.type == "cuda"
-    return _squared_on_gpu(frames, vision, watch) if on_gpu else _squared_side_by_side(frames, vision, watch)
-
-
-def _squared_on_gpu(frames: Iterator[Frame], vision: Vision, watch: Stopwatch) -> Iterator[_SquareFrame]:
-    """Preprocess on the GPU: cores that resize are missing where frames are decoded, and hold up what feeds the GPU."""
-    before: _SquareFrame | None = None
-    with closing(GpuSquares((vision.siglip.input, vision.dinov2.input), vision.device)) as squares:
-        for first in frames:
-            some = [first, *islice(frames, squares.together(first.pixels) - 1)]
-            with watch.stage("preprocess", on_device=False):
-                pairs = squares.of([frame.pixels for frame in some])
-            for frame, pair in zip(some, pairs, strict=True):
-                before = _numbered(_square_frame(frame, pair), before)
-                yield before
-
-
-def _squared_side_by_side(frames: Iterator[Frame], vision: Vision, watch: Stopwatch) -> Iterator[_SquareFrame]:
-    """Preprocess in as many threads as there are cores."""
-
-    def square(pixels: np.ndarray) -> Squares:
-        return square_pixels(pixels, vision.siglip.input), square_pixels(pixels, vision.dinov2.input)
-
-    workers = os.cpu_count() or 1
-    last: tuple[np.ndarray, Future[Squares]] | None = None
-    before: _SquareFrame | None = None
-
-    def done(frame: Frame, squares: Future[Squares]) -> _SquareFrame:
-        with watch.stage("preprocess", on_device=False):
-            pair = squares.result()
-        return _numbered(_square_frame(frame, pair), before)
-
-    with ThreadPoolExecutor(workers) as pool:
-        pending: deque[tuple[Frame, Future[Squares]]] = deque()
-        for frame in frames:
-            if last is None or frame.pixels is not last[0]:
-                last = frame.pixels, pool.submit(square, frame.pixels)
-            pending.append((frame, last[1]))
-            if len(pending) > workers:
-                before = done(*pending.popleft())
-                yield before
-        while pending:
-            before = done(*pending.popleft())
-            yield before
-
-
-def _square_frame(frame: Frame, squares: Squares) -> _SquareFrame:
-    """The frame, not numbered yet, with the squares for SigLIP and DINOv2."""
-    height, width = frame.pixels.shape[:2]
-    return _SquareFrame(frame.time_s, (width, height), 0, *squares)
-
-
-def _numbered(frame: _SquareFrame, before: _SquareFrame | None) -> _SquareFrame:
-    """The frame with the number of its picture."""
-    if before is None:
-        return frame
-    if _shows_the_same(frame, before):
-        # The older arrays, so that those of a picture that stays are held once.
-        return replace(before, time_s=frame.time_s)
-    return replace(frame, picture=before.picture + 1)
-
-
-def _shows_the_same(frame: _SquareFrame, before: _SquareFrame) -> bool:
-    """Whether the towers would see no difference."""
-    if frame.siglip is before.siglip and frame.dinov2 is before.dinov2:
-        return True
-    return np.array_equal(frame.siglip, before.siglip) and np.array_equal(frame.dinov2, before.dinov2)
-
-
-def _pictures(frames: list[_SquareFrame]) -> list[int]:
-    return [frame.picture for frame in frames]
-
-
-def _different(frames: list[_SquareFrame]) -> int:
-    """How many different pictures they show."""
-    return len(set(_pictures(frames)))
-
-
-def _growing_batches(frames: Iterator[_SquareFrame], window: int, most: int) -> Iterator[list[_SquareFrame]]:
-    """Whole windows together, in the order of their frames.
-
-    A batch has at most :data:`BATCH` different pictures, the next twice as many, up to ``most``: the towers do not wait
-    for the first long.
-
-    Args:
-        window: frames.
-    """
-    size = BATCH
-    batch: list[_SquareFrame] = []
-    while some := list(islice(frames, window)):
-        if batch and (_different(batch + some) > size or len(batch + some) > FRAMES):
-            yield batch
-            size, batch = min(2 * size, most), []
-        batch += some
-        if _different(batch) >= size:
-            yield batch
-            size, batch = min(2 * size, most), []
-    if batch:
-        yield batch
-
-
-def _pixels(frames: list[_SquareFrame], tower: Tower, vision: Vision) -> torch.Tensor:
+def _pixels(frames: list[SquareFrame], tower: Tower, vision: Vision) -> torch.Tensor:
     """[n, side, side, 3] uint8 on the device."""
     squares = [frame.siglip if tower is vision.siglip else frame.dinov2 for frame in frames]
     return torch.from_numpy(np.stack(squares)).to(vision.device)
