@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -60,6 +62,12 @@ class Served:
         return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")), 0.0)
 
 
+def _where(thread: threading.Thread) -> str:
+    """Where a thread is."""
+    frame = None if thread.ident is None else sys._current_frames().get(thread.ident)
+    return "".join(traceback.format_stack(frame))
+
+
 @contextmanager
 def serving(ask: Ask, *, patience: Patience | None = None, **options: Any) -> Iterator[Served]:
     """Serve while the block runs; at its end everything has to end by itself."""
@@ -83,7 +91,7 @@ def serving(ask: Ask, *, patience: Patience | None = None, **options: Any) -> It
             finally:
                 server.stop()
                 thread.join(PATIENCE_S)
-                assert not thread.is_alive(), "the server does not end"
+                assert not thread.is_alive(), f"the server does not end: {_where(thread)}"
 
 
 def question(video: str | Path, text: str = "What is it?", **more: Any) -> dict[str, Any]:
