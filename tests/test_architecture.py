@@ -148,6 +148,12 @@ def test_importing_does_not_wait_for_the_heavy_libraries(module: str) -> None:
     assert done.stdout.split() == []
 
 
+def test_who_hands_out_rows_to_processes_imports_no_model() -> None:
+    code = "import sys, longvu_cli.batch, longvu_cli.engines.processes; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], timeout=120, env={"PYTHONPATH": str(SOURCE.parent), "PATH": ""})
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize("name", longvu_cli.__all__)
 def test_every_public_name_can_be_imported(name: str) -> None:
     assert getattr(longvu_cli, name).__name__ == name

@@ -22,10 +22,11 @@ from cli.conftest import Longvu
 from cli.forked import Fork, Forks
 from cli.running import PARITY, PATIENCE_S, TINY, command, environment
 from longvu_cli.engines import processes
+from longvu_cli.engines.assignment import Assignment
 from longvu_cli.engines.events import Event
 from longvu_cli.engines.ray_cluster import own_cluster
 from longvu_cli.engines.ray_environment import prepare_ray
-from longvu_cli.engines.worker import Assignment, work
+from longvu_cli.engines.worker import work
 from longvu_cli.manifest import Row
 
 VIDEOS = [str(PARITY / name) for name in ("one_frame.mkv", "short_window.mkv", "still_image_landscape.png")]

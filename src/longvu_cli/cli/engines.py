@@ -48,7 +48,7 @@ def open_engine(
     if engine.engine is EngineName.PLAIN:
         yield plain_engine(command, output, load_model(_of_rank(model), "ANSWER", output, cache, decoding))
         return
-    from longvu_cli.engines.worker import Assignment
+    from longvu_cli.engines.assignment import Assignment
 
     assignment = Assignment(command, model.options(), decoding, cached=not cache.no_cache)
     told = _teller(output)

@@ -12,7 +12,8 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
-from longvu_cli.engines.worker import Assignment, work
+from longvu_cli.engines.assignment import Assignment
+from longvu_cli.engines.worker import work
 from longvu_cli.manifest import Row
 
 # What the work is given to tidy up when it is over: a file of features may be half written.

@@ -11,12 +11,11 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from socket import socketpair
 
-import torch
-
+from longvu_cli.engines.assignment import Assignment
 from longvu_cli.engines.child import importing_us
 from longvu_cli.engines.dispatcher import Dispatcher
 from longvu_cli.engines.events import Died, Event, Told
-from longvu_cli.engines.worker import Assignment
+from longvu_cli.engines.gpus import gpu_count
 from longvu_cli.errors import UsageError
 from longvu_cli.manifest import Row
 from longvu_cli.scratch import scratch_file
@@ -109,7 +108,7 @@ def visible_gpus(count: int) -> list[str]:
     """The names of the GPUs of this process.
 
     Args:
-        count: how many PyTorch finds.
+        count: how many there are.
     """
     named = [name.strip() for name in os.environ.get(_VISIBLE, "").split(",") if name.strip()]
     return named[:count] if named else [str(number) for number in range(count)]
@@ -126,7 +125,7 @@ def open_processes(assignment: Assignment, count: int | None, on_told: Callable[
         UsageError: there are no GPUs to be counted.
         LongVUError: the model cannot be loaded.
     """
-    gpus = [] if assignment.model.device not in ("auto", "cuda") else visible_gpus(torch.cuda.device_count())
+    gpus = visible_gpus(gpu_count(assignment.model.device))
     if count is None and not gpus:
         raise UsageError("there is no GPU, for one process each", hint="say how many processes: --processes 2")
     lanes = len(gpus) if count is None else count

@@ -21,13 +21,13 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any
 
 import ray
-import torch
 from ray.exceptions import RayError
 
+from longvu_cli.engines.assignment import Assignment
 from longvu_cli.engines.dispatcher import Dispatcher
 from longvu_cli.engines.events import Died, Event, Told
+from longvu_cli.engines.gpus import gpu_count
 from longvu_cli.engines.ray_cluster import own_cluster
-from longvu_cli.engines.worker import Assignment, work
 from longvu_cli.errors import ServerUnreachable, UsageError
 from longvu_cli.manifest import Row
 
@@ -65,6 +65,9 @@ class Actor:
         return os.getpid()
 
     def _work(self, assignment: Assignment) -> None:
+        # Whoever starts actors imports this file, too, and needs no model.
+        from longvu_cli.engines.worker import work
+
         work(assignment, iter(self._rows.get, None), self._events.put, on_progress=self._go_on)
 
     def _go_on(self, stage: str, done: int, total: int | None) -> None:
@@ -132,7 +135,7 @@ def open_ray(
     on_gpus = assignment.model.device in ("auto", "cuda")
     cores = os.cpu_count() or 1
     if address is None:
-        gpus = torch.cuda.device_count() if on_gpus else 0
+        gpus = gpu_count(assignment.model.device)
         lanes = _lanes(count, gpus)
         cpus = max(1, cores // lanes)
         cluster = _own(max(cores, lanes), gpus)

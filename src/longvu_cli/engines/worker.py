@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
-from longvu_cli.config import DecodingOptions, ModelOptions
 from longvu_cli.engines.answering import Answering
+from longvu_cli.engines.assignment import Assignment
 from longvu_cli.engines.engine import Answered, Failed
 from longvu_cli.engines.events import Bug, CannotLoad, Chosen, Comparing, Event, Loaded, Noticed
 from longvu_cli.errors import LongVUError, UnexpectedError
@@ -15,21 +14,6 @@ from longvu_cli.feature_cache import FeatureCache
 from longvu_cli.longvu import LongVU
 from longvu_cli.manifest import Row
 from longvu_cli.pipeline import Progress
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What all workers of an engine are told.
-
-    Attributes:
-        command: as the records have it.
-        cached: whether features of videos are kept, in the user's own folder.
-    """
-
-    command: str
-    model: ModelOptions
-    decoding: DecodingOptions
-    cached: bool
 
 
 def _unseen(stage: str, done: int, total: int | None) -> None:
