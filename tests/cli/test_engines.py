@@ -211,7 +211,7 @@ def test_a_benchmark_has_the_same_results(
     request: pytest.FixtureRequest,
 ) -> None:
     def arguments(output: str) -> list[Any]:
-        return ["eval", "mlvu", mini / "mlvu", "-o", tmp_path / output, "--json", "--engine"]
+        return ["eval", "videomme", mini / "videomme", "-o", tmp_path / output, "--json", "--engine"]
 
     plain = longvu(*arguments("plain"), "plain")
     if engine == "ray":
