@@ -39,3 +39,10 @@ def test_the_end_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"0123456789")
     assert ending(tmp_path / "file", 3) == b"789"
     assert ending(tmp_path / "file", 30) == b"0123456789"
+
+
+@pytest.mark.parametrize("part", ["a", "ab://", "ab:/", "/", "@", "ab://@"])
+def test_a_sentence_of_any_length_is_read_once(part: str) -> None:
+    # As patterns that try each beginning and end would: 200,000 letters took minutes.
+    longest = part * (1_000_000 // len(part))
+    assert without_passwords(f"{longest} https://me:secret@host/a") == f"{without_passwords(longest)} https://host/a"

@@ -25,7 +25,14 @@ def without_secrets(path: str) -> str:
 
 def without_passwords(text: str) -> str:
     """A sentence of which no address holds a name and password."""
-    return re.sub(r"([a-z][a-z0-9+.-]+:/+)\S*@", r"\1", text, flags=re.IGNORECASE)
+    return re.sub(r"\S+", lambda word: _without_password(word[0]), text)
+
+
+def _without_password(word: str) -> str:
+    """In a time that grows with the length alone: a sentence may repeat what a file of rows says, however long."""
+    before, at, place = word.rpartition("@")
+    scheme = re.search(r"[a-z][a-z0-9+.-]{1,30}:/+", before, flags=re.IGNORECASE) if at else None
+    return word if scheme is None else before[: scheme.end()] + place
 
 
 def readable_file(path: str | Path) -> Path:
