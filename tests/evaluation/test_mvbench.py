@@ -74,3 +74,8 @@ def test_a_video_that_is_missing_is_looked_for_where_others_are(tmp_path: Path) 
     assert asked(tmp_path, "action_count", "A.mp4").video == tmp_path / "video/perception/videos/A.mp4"
     others = ("perception/videos/B.mp4",)
     assert asked(tmp_path, "action_count", "A.mp4", *others).video == tmp_path / "perception/videos/A.mp4"
+
+
+@pytest.mark.parametrize("name", [f"{'a' * 5000}.mp4", f"{'a' * 5000}/b.mp4", "a\0.mp4"])
+def test_a_name_that_no_file_can_have_is_a_video_that_is_missing(tmp_path: Path, name: str) -> None:
+    assert asked(tmp_path, "action_count", name).video == tmp_path / "video/perception/videos" / name

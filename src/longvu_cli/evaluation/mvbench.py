@@ -14,6 +14,7 @@ and (its revision "video") with the parts that the questions are about as files 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,9 +112,9 @@ def _video(name: str, task: _Task, folder: Path) -> tuple[Path, bool]:
     whole = [folder / root / task.folder / name for root in _ROOTS]
     parts = [] if task.parts is None else [folder / root / task.parts / name for root in _ROOTS]
     for path in (*whole, *parts):
-        if path.exists():
+        if os.path.exists(path):  # not Path's own, which raises for names that are too long
             return path, path in parts
-    there = [path for path in (*whole, *parts) if path.parent.is_dir()]
+    there = [path for path in (*whole, *parts) if os.path.isdir(path.parent)]
     return (there[0], there[0] in parts) if there else (whole[0], False)
 
 
