@@ -47,7 +47,10 @@ def test_a_worker_waits_for_its_reader() -> None:
 
     workers = Workers(1, noting, capacity=3)
     channel = workers.submit(0)
-    time.sleep(0.2)
+    until = time.monotonic() + 60
+    while len(put) < 3 and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.1)
     assert len(put) == 3
     assert list(channel.results()) == list(range(10))
     workers.close()
