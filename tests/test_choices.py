@@ -90,6 +90,41 @@ def test_options_are_put_as_the_reference_puts_those_of_mvbench() -> None:
         # said twice is said once
         ("B. The answer is B.", "B"),
         ("(B) or rather (B)", "B"),
+        ("B B B", "B"),
+        # cut off after five tokens
+        ("(B", "B"),
+        ("The one that is meant is (C", "C"),
+        ("The answer is a", None),
+        # a letter and no other word
+        ("B!", "B"),
+        ("'B'", "B"),
+        ("- B", "B"),
+        ("{b}", "B"),
+        ("A B", None),
+        ("AB", None),
+        # of full width, and with what cannot be seen
+        ("Ｂ", "B"),
+        ("（Ｂ）", "B"),
+        ("B。", "B"),
+        ("\u200b(B)\x00", "B"),
+        # said in other words, and in small
+        ("Answer: b", "B"),
+        ("The answer is c.", "C"),
+        ("The answer is c or d", None),
+        ("It is B.", "B"),
+        ("It's D", "D"),
+        ("It is not B.", None),
+        ("I choose B", "B"),
+        ("I'd go with option C.", "C"),
+        ("Letter D", "D"),
+        # the other one is denied
+        ("B, not A", "B"),
+        ("B. (not A)", "B"),
+        ("B is not right, C is.", None),
+        # options are repeated
+        ("(A) An apple (B) A banana", None),
+        ("A: An apple, B: A banana", None),
+        ("(B) A banana, not (A) An apple", "B"),
     ],
 )
 def test_an_answer_means_an_option(answer: str, letter: str | None) -> None:

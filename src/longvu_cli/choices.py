@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections.abc import Sequence
 
 ORDER = "Answer with the option's letter from the given choices directly and only give the best option."
@@ -14,13 +15,16 @@ _DENIED = re.compile(
     r"(?:\s+(?:the|option|answer|choice|is|it|be|to|a))*\W*$",
     re.IGNORECASE,
 )
-# What takes it out after its letter: "(A) is wrong".
+# What takes it out after its letter: "(A) is wrong". With "B, not A" it is another one that is denied.
 _REFUTED = re.compile(
-    r"^\W*(?:is|are|was|would be|can be|seems)?\s*(?:not\b|n't|wrong|incorrect|false|ruled out|excluded)", re.IGNORECASE
+    r"^\W*(?:is|are|was|would be|can be|seems)?\s*"
+    r"(?:not\b(?!\W+(?-i:[A-Z])\b)|n't|wrong|incorrect|false|ruled out|excluded)",
+    re.IGNORECASE,
 )
-# "the answer is …", "option: …", with emphasis, quotes and brackets before the letter.
+# "the answer is …", "option: …", "I choose …", with emphasis, quotes and brackets before the letter.
 _LEADS = (
-    r"\b(?:final |correct |right |best |my )*(?:answer|option|choice)\b(?:\s+(?:is|would be|should be|must be))?"
+    r"(?:\b(?:final |correct |right |best |my )*(?:answer|option|choice)\b(?:\s+(?:is|would be|should be|must be))?"
+    r"|\bI(?: would| will|'d|'ll)? (?:choose|pick|select|say|go with)\b|\bit(?: is|'s| must be| should be)|\bletter\b)"
     r"(?:\s+(?:the )?(?:option|answer|choice|letter))?\s*[:=]?"
 )
 
@@ -39,25 +43,27 @@ def chosen(answer: str, choices: Sequence[str]) -> str | None:
     What is tried, in this order, and the first that names anything decides:
 
     1. the answer is the text of an option, with its letter or without;
-    2. it begins with a letter: "B", "(B) On the table", "**B**", "B. On the table", "B is right";
-    3. it says so: "The best option is B", "Answer: (B)", "Final answer - B";
-    4. it has letters in brackets: "I think it is (B), really.";
-    5. it is a letter in small: "b", "(b)";
-    6. it has the whole text of one option, and of no other, in it.
+    2. it is a letter and no other word: "B", "(b)", "**B**", "B!", and "(B", which is cut off;
+    3. it repeats options with their letters: one is meant, and several are none;
+    4. it begins with a letter: "(B) On the table", "B. On the table", "B is right";
+    5. it says so: "The best option is B", "Answer: b", "Final answer - B", "I choose B";
+    6. it has letters in brackets: "I think it is (B), really.";
+    7. it has the whole text of one option, and of no other, in it.
 
     A letter is an option only where the answer does not deny it ("not (A)", "(A) is wrong"), and "A" and "I" only where
-    they cannot be words: "A man" is none. Several letters are none.
+    they cannot be words: "A man" is none. Several letters are none. Letters of full width are letters.
     """
     if not choices:
         return None
     letters = string.ascii_uppercase[: len(choices)]
-    text = re.sub(r"[*_`\"“”‘]", "", answer.replace("’", "'")).strip()
+    text = re.sub(r"[*_`\"“”‘]", "", _visible(answer).replace("’", "'")).strip()
     for found in (
         _same(text, choices, letters),
+        _alone(text, letters),
+        _recited(text, choices, letters),
         _leading(text, letters),
         _declared(text, letters),
         _bracketed(text, letters),
-        _small(text, letters),
     ):
         if found:
             return found.pop() if len(found) == 1 else None
@@ -73,6 +79,23 @@ def _same(text: str, choices: Sequence[str], letters: str) -> set[str]:
         if said
         in (_plain(choice), *(_plain(f"{form} {choice}") for form in (f"({letter})", f"{letter}.", f"{letter})")))
     }
+
+
+def _alone(text: str, letters: str) -> set[str]:
+    """The letter that is the only word of an answer, however often: "B", "'b'", "B! B"."""
+    match = re.fullmatch(rf"\W*([{letters}{letters.lower()}])(?:\W+\1)*\W*", text)
+    return set() if match is None else {match[1].upper()}
+
+
+def _recited(text: str, choices: Sequence[str], letters: str) -> set[str]:
+    """The options that stand in the answer with their letters, where they are several."""
+    said = _plain(text)
+    found = set()
+    for letter, choice in zip(letters, choices, strict=True):
+        match = re.search(rf"(?<!\w){letter.lower()}[).:]\s*{re.escape(_plain(choice))}(?!\w)", said)
+        if match is not None and not _DENIED.search(said[: match.start()]):
+            found.add(letter)
+    return found if len(found) > 1 else set()
 
 
 def _leading(text: str, letters: str) -> set[str]:
@@ -96,28 +119,23 @@ def _declared(text: str, letters: str) -> set[str]:
     for match in re.finditer(rf"{_LEADS}\s*[-–]?\s*[(\[]?([{letters}])\b(?![a-z'])(.?)", text, re.IGNORECASE):
         letter, rest = match[1], text[match.end(1) :]
         # Of the words "a" and "I" the answer may have many; only the capital, before no other word, is an option.
-        if not letter.isupper() or (
-            letter in "AI" and re.match(r"\s+(?!or\b|and\b|because\b|since\b|is\b)[a-z]", rest)
-        ):
+        if letter in "AI" and re.match(r"\s+(?!or\b|and\b|because\b|since\b|is\b)[a-z]", rest):
+            continue
+        if not letter.isupper() and (letter in "ai" or not re.fullmatch(r"\W*", rest)):
             continue
         if _DENIED.search(text[: match.start(1)]) or _REFUTED.match(rest):
             continue
-        found |= {letter} | _listed(rest, letters)
+        found |= {letter.upper()} | _listed(rest, letters)
     return found
 
 
 def _bracketed(text: str, letters: str) -> set[str]:
-    """Letters in brackets that are not denied."""
+    """Letters in brackets, of which the last may be cut off, that are not denied."""
     return {
         match[1]
-        for match in re.finditer(rf"[(\[]([{letters}])[)\]]", text)
+        for match in re.finditer(rf"[(\[]([{letters}])(?:[)\]]|$)", text)
         if not (_DENIED.search(text[: match.start()]) or _REFUTED.match(text[match.end() :]))
     }
-
-
-def _small(text: str, letters: str) -> set[str]:
-    match = re.fullmatch(rf"[(\[]?([{letters.lower()}])[)\].:]*", text)
-    return set() if match is None else {match[1].upper()}
 
 
 def _mentioned(text: str, choices: Sequence[str], letters: str) -> set[str]:
@@ -151,5 +169,14 @@ def _listed(rest: str, letters: str) -> set[str]:
     return found
 
 
+def _visible(text: str) -> str:
+    """Without what cannot be seen; letters and brackets of full width are the usual ones."""
+    return "".join(
+        character
+        for character in unicodedata.normalize("NFKC", text)
+        if character.isspace() or unicodedata.category(character) not in ("Cc", "Cf")
+    )
+
+
 def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).rstrip(".")
+    return " ".join(_visible(text).casefold().split()).rstrip(".")
