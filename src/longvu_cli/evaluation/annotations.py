@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ class Entry:
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """Two or more texts, of which none is empty or there twice.
+        """Two or more texts, of which none is empty.
 
         Raises:
             BadBenchmark: they are something else.
@@ -90,11 +91,23 @@ def read_entries(path: Path) -> tuple[Entry, ...]:
     return tuple(Entry(f"question {number} of {path}", value) for number, value in enumerate(values, 1))
 
 
-def letter_of(answer: str, choices: Sequence[str], place: str) -> str:
-    """The letter of the option that is the answer.
+def require_own_names(names: Sequence[str], path: Path, *, hint: str) -> None:
+    """Find that each question of a file has a name of its own.
 
     Raises:
-        BadBenchmark: none is, or several are.
+        BadBenchmark: two share one.
+    """
+    counts = Counter(names)
+    twice = next((name for name in names if counts[name] > 1), None)
+    if twice is not None:
+        raise BadBenchmark(f"{path} has the id {twice!r} twice", hint=hint)
+
+
+def letter_of(answer: str, choices: Sequence[str], place: str) -> str:
+    """The letter of the option that is the answer, or of the first of several that are.
+
+    Raises:
+        BadBenchmark: none is.
     """
     right = [letter for letter, choice in zip(LETTERS, choices, strict=False) if choice == answer]
     if not right:

@@ -12,7 +12,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from longvu_cli.errors import BadBenchmark
-from longvu_cli.evaluation.annotations import LETTERS, existing, read_entries, read_json, with_letters
+from longvu_cli.evaluation.annotations import (
+    LETTERS,
+    existing,
+    read_entries,
+    read_json,
+    require_own_names,
+    with_letters,
+)
 from longvu_cli.evaluation.benchmark import Benchmark, Group, Preset, Question, Reading
 
 _QUESTIONS, _ANSWERS = "questions.json", "subset_answers.json"
@@ -44,6 +51,7 @@ def read(folder: Path) -> Reading:
                 groups=(Group("set", "subset"),) if name in answers else (),
             )
         )
+    require_own_names([question.id for question in questions], folder / _QUESTIONS, hint="get the file again")
     unknown = sum(question.answer is None for question in questions)
     told = f"{unknown} of {len(questions)} questions have no answer in {_ANSWERS}: they are asked for the submission"
     return Reading(tuple(questions), (told,) if unknown else ())

@@ -14,7 +14,7 @@ from typing import Any
 
 from longvu_cli.choices import with_choices
 from longvu_cli.errors import BadBenchmark
-from longvu_cli.evaluation.annotations import LETTERS, Entry, letter_of
+from longvu_cli.evaluation.annotations import LETTERS, Entry, letter_of, require_own_names
 from longvu_cli.evaluation.benchmark import Benchmark, Group, Preset, Question, Reading
 from longvu_cli.moments import seconds_of
 
@@ -33,10 +33,7 @@ def read(file: Path) -> Reading:
     questions = tuple(_question(entry, file.parent) for entry in _entries(file))
     if not questions:
         raise BadBenchmark(f"{file} has no questions", hint=_FORM)
-    names = [question.id for question in questions]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise BadBenchmark(f"{file} has the id {twice!r} twice", hint="give each question its own, or none")
+    require_own_names([question.id for question in questions], file, hint="give each question its own, or none")
     return Reading(questions)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from longvu_cli.errors import BadBenchmark
-from longvu_cli.evaluation.annotations import LETTERS, Entry, existing, read_entries
+from longvu_cli.evaluation.annotations import LETTERS, Entry, existing, read_entries, require_own_names
 from longvu_cli.evaluation.benchmark import Benchmark, Group, Preset, Question, Reading
 from longvu_cli.extras import require_pyarrow
 
@@ -35,7 +35,10 @@ def read(folder: Path) -> Reading:
         BadBenchmark: a file is missing or says something else.
         ExtraNotInstalled: what reads parquet is not there.
     """
-    return Reading(tuple(_question(entry, folder) for entry in _entries(_annotations(folder))))
+    table = _annotations(folder)
+    questions = tuple(_question(entry, folder) for entry in _entries(table))
+    require_own_names([question.id for question in questions], table, hint="get the file again")
+    return Reading(questions)
 
 
 def _annotations(folder: Path) -> Path:
