@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import TRAINED
+from pyarrow import parquet
 
 from cli.conftest import Longvu
 from cli.running import TOWERS
@@ -146,7 +147,36 @@ def test_egoschemas_answers_are_written_for_its_server(
 ) -> None:
     ran = longvu("eval", "egoschema", mini / "egoschema", "-o", tmp_path / "out")
     assert "1 answers are not scored" in ran.err
-    assert (tmp_path / "out" / "submission.csv").read_text() == "q_uid,answer\nfilm0,0\nfilm1,0\n"
+    assert (tmp_path / "out" / "submission.csv").read_text() == "q_uid,answer\nfilm0,0\nfilm1,0\nfilm2,-1\n"
+
+
+def test_a_narrow_terminal_has_every_name_and_number(
+    longvu: Longvu, mini: Path, tmp_path: Path, scripted: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    wide = longvu("eval", "mvbench", mini / "mvbench", "-o", out).out
+    monkeypatch.setattr("longvu_cli.cli.console.WIDTH_WITHOUT_TERMINAL", 80)
+    narrow = longvu("eval", "mvbench", mini / "mvbench", "-o", out, "--rescore").out
+    assert max(map(len, narrow.splitlines())) <= 80
+    # The note under the table has the counts of errors and of answers that name no option.
+    for line in ("episodic_reasoning 3 1 33.3% 6.1% … 79.2%", "all 9 3 33.3% 12.1% … 64.6% 66.9 60.9"):
+        assert line in [" ".join(told.split()) for told in narrow.splitlines()]
+    assert "all 9 3 33.3% 12.1% … 64.6% 0 3 66.9 (Table 1) 60.9 (Table 2)" in " ".join(wide.split())
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "file", "name"), [("egoschema", "questions.json", "film0"), ("videomme", "test.json", "001-1")]
+)
+def test_an_id_that_is_there_twice_is_refused(
+    benchmark: str, file: str, name: str, longvu: Longvu, mini: Path, tmp_path: Path
+) -> None:
+    if benchmark == "videomme":
+        rows = parquet.read_table(mini / "videomme" / "videomme" / "test-00000-of-00001.parquet").to_pylist()
+    else:
+        rows = json.loads((mini / "egoschema" / file).read_text(encoding="utf-8"))
+    (tmp_path / file).write_text(json.dumps([*rows, rows[0]]), encoding="utf-8")
+    ran = longvu("eval", benchmark, tmp_path, "-o", tmp_path / "out")
+    assert (ran.code, f"{tmp_path / file} has the id {name!r} twice" in ran.err) == (2, True), ran.err
 
 
 def test_part_of_a_video_and_a_folder_of_pictures(

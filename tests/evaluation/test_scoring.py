@@ -130,10 +130,33 @@ def test_a_question_without_a_known_answer_is_submitted_and_not_scored(tmp_path:
     questions = (*QUESTIONS[:3], question("n1", None, "needle"))
     made = summed(written(tmp_path), benchmark(submitted=True), questions)
     assert (made.unscored, made.overall[0].questions) == (1, 3)
-    assert submission(made.outcomes) == {"c1": 0, "c2": 2, "n1": 1}
+    assert submission(made.outcomes) == {"c1": 0, "c2": 2, "c3": -1, "n1": 1}
     write_report(made, tmp_path)
-    assert (tmp_path / "submission.csv").read_text() == "q_uid,answer\nc1,0\nc2,2\nn1,1\n"
-    assert json.loads((tmp_path / "submission.json").read_text()) == {"c1": 0, "c2": 2, "n1": 1}
+    assert (tmp_path / "submission.csv").read_text() == "q_uid,answer\nc1,0\nc2,2\nc3,-1\nn1,1\n"
+    assert json.loads((tmp_path / "submission.json").read_text()) == {"c1": 0, "c2": 2, "c3": -1, "n1": 1}
+
+
+def test_what_chose_nothing_is_submitted_as_that(tmp_path: Path) -> None:
+    questions = (*QUESTIONS[:4], question("c5", None, "count"))
+    made = summed(written(tmp_path), benchmark(submitted=True), questions)
+    # c3 names two options, c4 is an error, and c5 is not answered yet.
+    assert submission(made.outcomes) == {"c1": 0, "c2": 2, "c3": -1, "c4": -1}
+
+
+def test_what_another_part_answered_is_answered(tmp_path: Path) -> None:
+    """A batch answers a question about a video once, also where the video is there twice."""
+    video = tmp_path / "a.mp4"
+    video.write_bytes(b"a video")
+    (tmp_path / "b.mp4").write_bytes(b"a video")
+    (tmp_path / "c.mp4").write_bytes(b"b video")
+    first, copy, other = (
+        Question(name, tmp_path / f"{name}.mp4", "Which?", CHOICES, "Which, a?", "A") for name in "abc"
+    )
+    results = written(tmp_path, (answered("a", "A"),))
+    part, all_of_them = plan((copy, other), [ONLY]), plan((first, copy, other), [ONLY])
+    assert read_outcomes(part, results) == ()
+    (outcome,) = read_outcomes(part, results, all_of_them)
+    assert (outcome.trial.question, outcome.choice) == (copy, "A")
 
 
 def test_a_question_that_was_put_in_other_words_has_no_answer(tmp_path: Path) -> None:

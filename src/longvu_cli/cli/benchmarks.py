@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from longvu_cli.evaluation.scoring import Report, Score
 
 _QUESTIONS = "Questions"
-_COUNTS = ("questions", "errors", "unparsed")
+_WRONG = ("errors", "unparsed")
+_COUNTS = ("questions", *_WRONG)
+# More characters than any line of a table has.
+_ANY_WIDTH = 1000
 
 
 class SubtitleChoice(StrEnum):
@@ -137,7 +140,8 @@ def egoschema(
 ) -> int:
     """EgoSchema: `questions.json`, `subset_answers.json` and `good_clips_git/` (or `videos/`).
 
-    The subset of 500 is scored. All answers are in `submission.csv` and `submission.json`, for the authors' server.
+    The subset of 500 is scored; the paper's numbers are not of it alone. All answers are in `submission.csv` and
+    `submission.json`, for the authors' server, with -1 for one that names no option.
     """
     from longvu_cli.evaluation.egoschema import EGOSCHEMA
 
@@ -292,7 +296,8 @@ def _evaluate(
             work = Batch(rows, opened, engine=answering, on_progress=teller.progress, on_failure=teller.failure)
             with output.progress(), told_as_output(folder):
                 work.run(retry_failed=flags.retry_failed)
-    made = report(benchmark, variants, trials, read_outcomes(trials, kept.results), ablation)
+    among = () if len(questions) == len(reading.questions) else plan(reading.questions, variants)
+    made = report(benchmark, variants, trials, read_outcomes(trials, kept.results, among), ablation)
     with told_as_output(folder):
         write_report(made, folder)
     if output.options.json:
@@ -381,7 +386,7 @@ def tables(made: Report, width: int) -> list[Table]:
     from longvu_cli.evaluation.published_ablations import published_rows
 
     if made.tables is None:
-        return [_table(made, variant, models_of_paper(made.model)) for variant in made.variants]
+        return [_fitting(made, variant, models_of_paper(made.model), width) for variant in made.variants]
     whole = "all" if made.benchmark.average_over is None else "mean"
     return [
         table
@@ -392,13 +397,25 @@ def tables(made: Report, width: int) -> list[Table]:
     ]
 
 
-def _table(made: Report, variant: Variant, models: Sequence[str]) -> Table:
+def _fitting(made: Report, variant: Variant, models: Sequence[str], width: int) -> Table:
+    """The table with all its columns where there is room for them; else without those that a remark has, too."""
+    from rich.console import Console
+
+    whole = _table(made, variant, models, brief=False)
+    fits = Console(width=_ANY_WIDTH).measure(whole).maximum <= width
+    return whole if fits else _table(made, variant, models, brief=True)
+
+
+def _table(made: Report, variant: Variant, models: Sequence[str], *, brief: bool) -> Table:
     average = made.benchmark.average_over
     kinds = {score.group.kind for score in made.groups if score.group is not None}
-    columns = [f"paper, {model}" for model in models] if _is_published(made) else []
+    papers = [f"paper,{chr(10) if brief else ' '}{model}" for model in models] if _is_published(made) else []
+    counts = () if brief else _WRONG
     table = plain_table(
-        made.benchmark.title, "questions", "right", "%", "95 % interval", "errors", "unparsed", *columns
+        made.benchmark.title, "asked" if brief else "questions", "right", "%", "95 % interval", *counts, *papers
     )
+    # A name that is broken is still a name; one that is cut off may be another's.
+    table.padding, table.columns[0].overflow = (0, 2, 0, 0), "fold"
     if variant.name:
         table.title, table.title_justify, table.title_style = variant.name, "left", "bold"
     for score in (*made.groups, *made.overall):
@@ -407,16 +424,14 @@ def _table(made: Report, variant: Variant, models: Sequence[str]) -> Table:
         whole = "all" if average is None else f"mean over {average}s"
         group = score.group
         name = whole if group is None else group.name if len(kinds) == 1 else f"{group.kind} {group.name}"
-        numbers = [_published(made, score, model) for model in models] if columns else []
         table.add_row(
             name,
             f"{score.questions:,}",
             f"{score.right:,}",
             f"{score.accuracy:.1%}",
             f"{score.interval.low:.1%} … {score.interval.high:.1%}",
-            str(score.errors),
-            str(score.unparsed),
-            *numbers,
+            *(str(vars(score)[count]) for count in counts),
+            *(_published(made, score, model, brief=brief) for model in models if papers),
         )
     return table
 
@@ -427,8 +442,8 @@ def _is_published(made: Report) -> bool:
     return any(one.benchmark == made.benchmark.name for one in PUBLISHED)
 
 
-def _published(made: Report, score: Score, model: str) -> str:
+def _published(made: Report, score: Score, model: str, *, brief: bool) -> str:
     from longvu_cli.evaluation.published import published
 
     numbers = published(model, made.benchmark.name, None if score.group is None else score.group.name)
-    return ", ".join(f"{one.percent:g} (Table {one.table})" for one in numbers)
+    return "\n".join(f"{one.percent:g}" if brief else f"{one.percent:g} (Table {one.table})" for one in numbers)

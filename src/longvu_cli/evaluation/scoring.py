@@ -27,11 +27,16 @@ from longvu_cli.evaluation.published import models_of_paper, published
 from longvu_cli.evaluation.published_ablations import MODEL, PublishedRow, published_rows
 from longvu_cli.evaluation.reduction import Reduction, reduction_of
 from longvu_cli.identity import video_digest
+from longvu_cli.manifest import Settings
 from longvu_cli.records import SCHEMA_VERSION, Record
 from longvu_cli.results import ModelInfo
 from longvu_cli.whole_file import whole_file
 
 RESULTS = "results.jsonl"
+# What a submission has for an answer that is none of the options.
+_NONE_CHOSEN = -1
+# A question with its settings, and what tells its video from others.
+_Work = tuple[tuple[str, Settings], str]
 
 
 @dataclass(frozen=True)
@@ -114,37 +119,41 @@ class Report:
 # --- read -----------------------------------------------------------------------------------------------------------
 
 
-def read_outcomes(trials: Sequence[Trial], results: Path) -> tuple[Outcome, ...]:
+def read_outcomes(trials: Sequence[Trial], results: Path, among: Sequence[Trial] = ()) -> tuple[Outcome, ...]:
     """The outcomes of the trials, in their order; trials without a result have none.
 
     Args:
         results: file of a batch. A question that was put in other words since has no result in it.
+        among: all that the file may have results of, where the trials are a part: a batch answers what is the same in
+            all that matters once, and that may have been in another part.
 
     Raises:
         UsageError: it is something else, or cannot be read.
     """
-    same = _same_work(trials)
-    wanted: dict[tuple[object, object], list[Trial]] = {
-        (trial.row.id, trial.row.question): those for those in same for trial in those
-    }
+    every = (*trials, *among)
+    works = _works(every)
+    asking: dict[_Work, list[Trial]] = {}
+    for trial, work in zip(trials, works[: len(trials)], strict=True):
+        asking.setdefault(work, []).append(trial)
+    wanted: dict[tuple[object, object], dict[_Work, None]] = {}
+    for trial, work in zip(every, works, strict=True):
+        wanted.setdefault((trial.row.id, trial.row.question), {})[work] = None
     found: dict[int, Outcome] = {}
     for record in _records(results):
-        for trial in wanted.get((record.get("id"), record.get("question")), ()):
-            found[trial.row.number] = _outcome(trial, record)
+        for work in wanted.get((record.get("id"), record.get("question")), ()):
+            for trial in asking.get(work, ()):
+                found[trial.row.number] = _outcome(trial, record)
     return tuple(found[trial.row.number] for trial in trials if trial.row.number in found)
 
 
-def _same_work(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Trials that are the same in all that matters: a batch has one result for them, with the id of one of them."""
-    asked: dict[tuple[object, ...], list[Trial]] = {}
-    for trial in trials:
-        asked.setdefault((trial.row.question, trial.row.settings), []).append(trial)
-    same: dict[tuple[object, ...], list[Trial]] = {}
-    for question, those in asked.items():
-        contents = _contents({trial.row.video for trial in those})
-        for trial in those:
-            same.setdefault((question, contents[trial.row.video]), []).append(trial)
-    return list(same.values())
+def _works(trials: Sequence[Trial]) -> list[_Work]:
+    """What matters of each trial: where it is the same, a batch has one result, with the id of one of them."""
+    asked = [(trial.row.question, trial.row.settings) for trial in trials]
+    videos: dict[tuple[str, Settings], set[str]] = {}
+    for one, trial in zip(asked, trials, strict=True):
+        videos.setdefault(one, set()).add(trial.row.video)
+    contents = {one: _contents(those) for one, those in videos.items()}
+    return [(one, contents[one][trial.row.video]) for one, trial in zip(asked, trials, strict=True)]
 
 
 def _contents(videos: set[str]) -> dict[str, str]:
@@ -375,9 +384,13 @@ def outcome_record(outcome: Outcome) -> Record:
 
 
 def submission(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """Question → number of the chosen option, from 0, as EgoSchema's server takes it; without those that chose none."""
+    """Question → number of the chosen option, from 0, as EgoSchema's server takes it.
+
+    -1 where none was chosen, or there was an error: left out, such a question would count as not asked.
+    """
     return {
-        outcome.trial.question.id: ord(outcome.choice) - ord("A") for outcome in outcomes if outcome.choice is not None
+        outcome.trial.question.id: _NONE_CHOSEN if outcome.choice is None else ord(outcome.choice) - ord("A")
+        for outcome in outcomes
     }
 
 
