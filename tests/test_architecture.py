@@ -148,8 +148,10 @@ def test_importing_does_not_wait_for_the_heavy_libraries(module: str) -> None:
     assert done.stdout.split() == []
 
 
-def test_who_hands_out_rows_to_processes_imports_no_model() -> None:
-    code = "import sys, longvu_cli.batch, longvu_cli.engines.processes; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize("engine", ["processes", "ray_workers"])
+def test_who_hands_out_rows_to_processes_imports_no_model_and_no_ray(engine: str) -> None:
+    imported = f"import sys, longvu_cli.batch, longvu_cli.engines.{engine}"
+    code = f"{imported}; sys.exit(bool({{'torch', 'ray'}} & {{*sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], timeout=120, env={"PYTHONPATH": str(SOURCE.parent), "PATH": ""})
     assert done.returncode == 0
 

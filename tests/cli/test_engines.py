@@ -5,6 +5,7 @@ import os
 import pickle
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,14 +19,13 @@ from typing import Any
 import psutil
 import pytest
 
+from cli.clusters import Cluster, cluster
 from cli.conftest import Longvu
 from cli.forked import Fork, Forks
 from cli.running import PARITY, PATIENCE_S, TINY, command, environment
 from longvu_cli.engines import processes
 from longvu_cli.engines.assignment import Assignment
 from longvu_cli.engines.events import Event
-from longvu_cli.engines.ray_cluster import own_cluster
-from longvu_cli.engines.ray_environment import prepare_ray
 from longvu_cli.engines.worker import work
 from longvu_cli.manifest import Row
 
@@ -85,18 +85,11 @@ def plain(forks: Forks, manifest: Path, shared_cache: Path) -> Records:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[tuple[str, dict[str, str]]]:
-    """A Ray cluster that runs on this machine: its address, and the variables of whoever works on it."""
+def running_cluster() -> Iterator[Cluster]:
+    """A Ray cluster that runs on this machine, and listens on the loopback only."""
     needs("ray")
-    before = set(os.environ)
-    prepare_ray(local=True)
-    added = {name: os.environ[name] for name in set(os.environ) - before}
-    try:
-        with own_cluster(cpus=4, gpus=0) as address:
-            yield address, added
-    finally:
-        for name in added:
-            del os.environ[name]
+    with cluster() as running:
+        yield running
 
 
 class ThreadWorker:
@@ -179,8 +172,8 @@ def test_results_are_those_of_the_plain_engine_and_a_killed_worker_costs_none(
 ) -> None:
     variables, arguments = environment(shared_cache, **TINY), ["--engine", engine, "--processes=2"]
     if engine == "ray":
-        address, own = request.getfixturevalue("cluster")
-        variables, arguments = {**variables, **own}, [*arguments, "--address", address]
+        there = request.getfixturevalue("running_cluster")
+        variables, arguments = {**variables, **there.variables}, [*arguments, "--address", there.address]
     scaled = tmp_path / "scaled.jsonl"
     with running(forks, tmp_path, ["batch", manifest, "-o", scaled, *arguments], variables) as process:
         wait_for(lambda: scaled.exists() and b"token_ids" in scaled.read_bytes(), process)
@@ -215,10 +208,10 @@ def test_a_benchmark_has_the_same_results(
 
     plain = longvu(*arguments("plain"), "plain")
     if engine == "ray":
-        address, own = request.getfixturevalue("cluster")
-        variables = {**environment(shared_cache, **TINY), **own}
+        there = request.getfixturevalue("running_cluster")
+        variables = {**environment(shared_cache, **TINY), **there.variables}
         scaled = forks.start(
-            tmp_path, [*arguments("scaled"), "ray", "--address", address, "--processes=1"], variables
+            tmp_path, [*arguments("scaled"), "ray", "--address", there.address, "--processes=1"], variables
         ).end()
     else:
         monkeypatch.setattr(processes, "ProcessWorker", ThreadWorker)
@@ -231,7 +224,6 @@ def test_a_benchmark_has_the_same_results(
     assert records(tmp_path / "scaled" / "results.jsonl") == records(tmp_path / "plain" / "results.jsonl")
 
 
-# Ray puts a handler of its own in the place of that for SIGTERM.
 @pytest.mark.parametrize(
     ("engine", "number", "count"),
     [("processes", signal.SIGINT, 1), ("processes", signal.SIGTERM, 2), ("ray", signal.SIGTERM, 1)],
@@ -266,8 +258,9 @@ def test_a_signal_while_ray_starts_ends_all_and_leaves_nothing(
     with running(forks, tmp_path, arguments, environment(shared_cache, **TINY)) as process:
         top = psutil.Process(process.pid)
         wait_for(lambda: [child for child in top.children(recursive=True) if child.name() == "raylet"], process)
-        (holder,) = top.children()
-        started, folder = top.children(recursive=True), Path(holder.cmdline()[4])
+        started = top.children(recursive=True)
+        sockets = [part for one in started for part in one.cmdline() if part.startswith("--raylet_socket_name=")]
+        folder = Path(sockets[0].partition("=")[2]).parents[2]
         assert folder.is_dir()
         process.send(signal.SIGTERM)
         ran = process.end()
@@ -383,3 +376,99 @@ def test_a_cluster_that_is_not_there_is_told(forks: Forks, manifest: Path, share
     ran = forks.start(tmp_path, arguments, environment(shared_cache, **TINY)).end()
     assert (ran.code, ran.out) == (5, "")
     assert "there is no Ray cluster at 127.0.0.1:1" in ran.err
+
+
+# After the first answer the command waits, so that there are rows left whatever the machine is busy with.
+_HELD = """
+import pathlib, time
+from longvu_cli.result_file import ResultFile
+append = ResultFile.append
+def held(self, record):
+    append(self, record)
+    while "answer" in record and not pathlib.Path("go_on").exists():
+        time.sleep(0.01)
+ResultFile.append = held
+"""
+# Ray's patience with a cluster that is away, usually a minute.
+_IMPATIENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "2"}
+_WAS_LOST = "was lost; results in a file are kept; the same command goes on with the rest\n"
+
+
+def test_where_the_head_of_a_cluster_is_lost_the_same_command_goes_on_with_another(
+    forks: Forks, running_cluster: Cluster, manifest: Path, plain: Records, shared_cache: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "o.jsonl"
+    arguments = ["batch", manifest, "-o", output, "--engine=ray", "--processes=1", "--address"]
+    with cluster() as lost:
+        variables = {**environment(shared_cache, **TINY), **lost.variables, **_IMPATIENT}
+        process = forks.start(tmp_path, [*arguments, lost.address], variables, before=_HELD)
+        wait_for(lambda: output.exists() and b"token_ids" in output.read_bytes(), process)
+        (driver,) = psutil.Process(process.pid).children()
+        lost.kill("gcs_server")
+        wait_for(lambda: driver.status() == psutil.STATUS_ZOMBIE, process)
+        (tmp_path / "go_on").touch()
+        ran = process.end()
+    assert (ran.code, ran.out) == (5, "")
+    assert ran.err.splitlines(keepends=True)[-1] == f"longvu: error: the Ray cluster at {lost.address} {_WAS_LOST}"
+    kept = records(output)
+    assert 1 <= len(kept) < len(plain)
+    there = running_cluster
+    variables = {**environment(shared_cache, **TINY), **there.variables}
+    ran = forks.start(tmp_path, [*arguments, there.address], variables).end()
+    assert (ran.code, f" {len(kept)} found done" in ran.err) == (6, True)
+    assert records(output) == plain
+
+
+def test_a_cluster_that_loses_this_machine_while_models_are_loaded_is_told(
+    forks: Forks, manifest: Path, shared_cache: Path, tmp_path: Path
+) -> None:
+    needs("ray")
+    arguments = ["batch", manifest, "-o", tmp_path / "o.jsonl", "--engine=ray", "--processes=1", "--address"]
+    with cluster() as lost:
+        variables = {**environment(shared_cache, **TINY), **lost.variables}
+        with running(forks, tmp_path, [*arguments, lost.address], variables) as process:
+            wait_for(workers, process)
+            started = [*psutil.Process(process.pid).children(recursive=True), *workers()]
+            lost.kill("raylet")
+            ran = process.end()
+        assert psutil.wait_procs(started, timeout=PATIENCE_S)[1] == []
+    assert (ran.code, ran.out) == (5, "")
+    assert ran.err == f"longvu: error: the Ray cluster at {lost.address} {_WAS_LOST}"
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """Takes connections, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE_S)
+        yield listener
+
+
+def test_a_signal_while_it_connects_ends_all(
+    forks: Forks, silent: socket.socket, manifest: Path, shared_cache: Path, tmp_path: Path
+) -> None:
+    needs("ray")
+    address = f"127.0.0.1:{silent.getsockname()[1]}"
+    arguments = ["batch", manifest, "-o", tmp_path / "o.jsonl", "--engine=ray", "--processes=1", "--address", address]
+    with running(forks, tmp_path, arguments, environment(shared_cache, **TINY)) as process:
+        silent.accept()[0].close()  # of who looks whether anybody is there
+        with silent.accept()[0]:  # Ray's
+            started = psutil.Process(process.pid).children(recursive=True)
+            process.send(signal.SIGTERM)
+            ran = process.end(patience=60)
+    assert (ran.code, ran.out, ran.err) == (143, "", "")
+    gone, alive = psutil.wait_procs(started, timeout=PATIENCE_S)
+    assert (alive, len(gone)) == ([], 1)
+
+
+def test_a_cluster_that_never_answers_is_told(
+    longvu: Longvu, silent: socket.socket, manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("ray")
+    monkeypatch.setattr("longvu_cli.engines.ray_workers._PATIENCE_S", 0.1)
+    address = f"127.0.0.1:{silent.getsockname()[1]}"
+    ran = longvu("batch", manifest, "--engine=ray", "--processes=1", "--address", address)
+    assert (ran.code, ran.out) == (5, "")
+    assert f"the Ray cluster at {address} did not answer within" in ran.err
+    assert not any("ray_driver" in " ".join(child.cmdline()) for child in psutil.Process().children())

@@ -13,8 +13,16 @@ from batch_worker import DEFAULTS
 from longvu_cli.batch import Batch, Tally
 from longvu_cli.engines.dispatcher import Dispatcher
 from longvu_cli.engines.engine import Answered, Failed
-from longvu_cli.engines.events import CannotLoad, Died, Event, Loaded, Lost, Noticed, Told, Without
-from longvu_cli.errors import DeviceOutOfMemory, LongVUError, UsageError, VideoNotFound, WeightsNotFound, WorkerDied
+from longvu_cli.engines.events import CannotLoad, Died, Event, Loaded, Lost, Noticed, Told, Unreachable, Without
+from longvu_cli.errors import (
+    DeviceOutOfMemory,
+    LongVUError,
+    ServerUnreachable,
+    UsageError,
+    VideoNotFound,
+    WeightsNotFound,
+    WorkerDied,
+)
 from longvu_cli.manifest import Row, read_manifest
 from longvu_cli.result_file import ResultFile
 from longvu_cli.results import ModelInfo
@@ -43,7 +51,7 @@ class FakeWorker:
     def events(self) -> Iterator[Event]:
         while (event := self.told.get()) is not None:
             yield event
-            if isinstance(event, Died):
+            if isinstance(event, Died | Unreachable):
                 return
 
     def dismiss(self) -> None:
@@ -173,9 +181,24 @@ def test_an_error_of_a_row_is_its_result(place: Place) -> None:
     assert Noticed("thin") in place.told
 
 
+def test_where_all_are_lost_that_is_the_error_and_what_is_finished_is_kept(place: Place) -> None:
+    lost = Unreachable(ServerUnreachable("lost"), "last words")
+    place.answer = lambda worker, row: [lost] if len(place.given) > 3 else [answered(row)]
+    with pytest.raises(ServerUnreachable, match="lost"):
+        place.run(*rows(place))
+    assert 1 <= len(place.records()) <= 3
+    assert not any("error" in record for record in place.records().values())
+    assert lost in place.told
+    assert all(worker.gone for worker in place.workers)
+
+
 @pytest.mark.parametrize(
     ("event", "error"),
-    [(CannotLoad(WeightsNotFound("none")), WeightsNotFound), (DIED, WorkerDied)],
+    [
+        (CannotLoad(WeightsNotFound("none")), WeightsNotFound),
+        (DIED, WorkerDied),
+        (Unreachable(ServerUnreachable("lost"), ""), ServerUnreachable),
+    ],
 )
 def test_a_first_worker_that_cannot_start_is_the_end(place: Place, event: Event, error: type[LongVUError]) -> None:
     place.start = lambda worker: event

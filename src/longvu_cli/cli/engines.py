@@ -53,9 +53,6 @@ def open_engine(
     assignment = Assignment(command, model.options(), decoding, cached=not cache.no_cache)
     told = _teller(output)
     if engine.engine is EngineName.RAY:
-        from longvu_cli.engines.ray_environment import prepare_ray
-
-        prepare_ray(local=engine.address is None)
         from longvu_cli.engines.ray_workers import open_ray
 
         opened = open_ray(assignment, _count(engine), engine.address, told)
@@ -140,7 +137,7 @@ def _of_rank(model: ModelFlags) -> ModelFlags:
 
 def _teller(output: Output) -> Callable[[Told], None]:
     """Says what the workers tell."""
-    from longvu_cli.engines.events import Bug, Chosen, Comparing, Loaded, Lost, Noticed, Without
+    from longvu_cli.engines.events import Bug, Chosen, Comparing, Loaded, Lost, Noticed, Unreachable, Without
     from longvu_cli.hub import DownloadPlan
 
     announcer = Announcer(output)
@@ -163,6 +160,8 @@ def _teller(output: Output) -> Callable[[Told], None]:
                 again = "" if row is None else f" at row {row.number}, which is tried again"
                 output.warning(f"worker {worker} {died.how}{again}")
                 output.trace(died.trace)
+            case Unreachable(trace=trace):
+                output.trace(trace)
             case Without(worker=worker, error=error):
                 output.warning(f"it goes on without worker {worker}: {error.message}")
 

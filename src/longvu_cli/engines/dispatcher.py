@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from longvu_cli.engines.engine import Answered, Failed, Outcome
-from longvu_cli.engines.events import CannotLoad, Died, Event, Loaded, Lost, Told, Without
+from longvu_cli.engines.events import CannotLoad, Died, Event, Loaded, Lost, Told, Unreachable, Without
 from longvu_cli.errors import LongVUError, UsageError, WorkerDied
 from longvu_cli.manifest import Row
 from longvu_cli.owed import Owed
@@ -35,7 +35,7 @@ class Worker(Protocol):
         """Give it a row; that it is gone is noticed elsewhere."""
 
     def events(self) -> Iterator[Event]:
-        """What it tells, as it comes, to the end; :class:`Died` is the last."""
+        """What it tells, as it comes, to the end; :class:`Died` or :class:`Unreachable` is the last."""
 
     def dismiss(self) -> None:
         """Ask it to end at once."""
@@ -85,7 +85,7 @@ class Dispatcher:
         on_told: hears how it goes.
 
     Raises:
-        LongVUError: the first worker cannot load its model.
+        LongVUError: the first worker cannot load its model, or none can be reached.
         WorkerDied: it died three times.
     """
 
@@ -182,6 +182,9 @@ class Dispatcher:
                 self._close(lane, error)
             case Died():
                 return self._bury(lane, event, owed)
+            case Unreachable(error=error):
+                self._on_told(event)
+                raise error
             case _:
                 self._on_told(event)
         return None

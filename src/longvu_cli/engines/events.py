@@ -96,7 +96,19 @@ class Without:
     error: LongVUError
 
 
-Told = Chosen | DownloadPlan | Comparing | Loaded | Noticed | Bug | Lost | Without
+@dataclass(frozen=True)
+class Unreachable:
+    """No worker can be reached any more, and why.
+
+    Attributes:
+        trace: the last that was heard.
+    """
+
+    error: LongVUError
+    trace: str
+
+
+Told = Chosen | DownloadPlan | Comparing | Loaded | Noticed | Bug | Lost | Without | Unreachable
 """For whoever watches."""
-Event = Chosen | DownloadPlan | Comparing | Loaded | CannotLoad | Noticed | Bug | Answered | Failed | Died
+Event = Chosen | DownloadPlan | Comparing | Loaded | CannotLoad | Noticed | Bug | Answered | Failed | Died | Unreachable
 """Of a worker."""

@@ -7,21 +7,24 @@ import secrets
 
 # A worker without a GPU may see those that there are. Nothing is told to Ray's makers.
 _ALWAYS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-# Of Ray's own processes on this machine: they listen on the loopback only. Workers come when there are actors: who
-# connects first only holds the cluster.
-_LOCAL = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_AUTH_MODE": "token",
-    "RAY_prestart_worker_first_driver": "0",
-}
+# The loopback is where a cluster listens; else Ray takes the machine's own address in its place.
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# Of Ray's processes that are started here: workers come when there are actors, not one for each core.
+_OWN = {"RAY_AUTH_MODE": "token", "RAY_prestart_worker_first_driver": "0"}
 
 
-def prepare_ray(*, local: bool) -> None:
-    """Set the variables of this process, and of those that it starts.
+def ray_environment(*, on_loopback: bool) -> dict[str, str]:
+    """The environment of Ray's driver.
 
     Args:
-        local: Ray is started here. A token that nobody else knows keeps other users of the machine from its processes.
+        on_loopback: the cluster listens on nothing else.
     """
-    own = {**_LOCAL, "RAY_AUTH_TOKEN": secrets.token_hex(32)} if local else {}
-    for name, value in {**_ALWAYS, **own}.items():
-        os.environ.setdefault(name, value)
+    return {**_ALWAYS, **(_LOOPBACK if on_loopback else {}), **os.environ}
+
+
+def own_environment() -> dict[str, str]:
+    """The environment of a driver that starts Ray's own processes on this machine.
+
+    They listen on the loopback only, and a token that nobody else knows keeps other users of the machine from them.
+    """
+    return {**_OWN, "RAY_AUTH_TOKEN": secrets.token_hex(32), **ray_environment(on_loopback=True)}

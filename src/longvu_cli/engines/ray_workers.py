@@ -1,78 +1,36 @@
 """Workers that are actors of Ray, on this machine or on a cluster, each with a GPU of its own where there are some.
 
 Ray gives them their places and says when one has died; which row goes to whom, how often a row is tried and what is
-written are the dispatcher's, as with other workers. ``ray_environment.py`` comes first: Ray reads its variables when it
-is imported.
+written are the dispatcher's, as with other workers.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
-import signal
+import shutil
 import socket
-import sys
+import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, redirect_stdout, suppress
-from typing import Any
-
-import ray
-from ray.exceptions import RayError
+from contextlib import contextmanager, suppress
 
 from longvu_cli.engines.assignment import Assignment
 from longvu_cli.engines.dispatcher import Dispatcher
-from longvu_cli.engines.events import Died, Event, Told
+from longvu_cli.engines.events import Died, Event, Told, Unreachable
 from longvu_cli.engines.gpus import gpu_count
-from longvu_cli.engines.ray_cluster import own_cluster
+from longvu_cli.engines.ray_environment import own_environment, ray_environment
+from longvu_cli.engines.ray_link import RayLink, linked
+from longvu_cli.engines.ray_messages import CLIENT, Begin, Dismiss, Give, Hire, Join
 from longvu_cli.errors import ServerUnreachable, UsageError
 from longvu_cli.manifest import Row
+from longvu_cli.scratch import scratch_errors
 
-_TIDY_S = 0.5
-_PATIENCE_S = 10.0
-
-
-class Actor:
-    """A worker, seen from within: the work has a thread of its own, calls come in others."""
-
-    def __init__(self, assignment: Assignment) -> None:
-        self._rows: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._dismissed = threading.Event()
-        sys.setswitchinterval(0.0005)
-        self._thread = threading.Thread(target=self._work, args=(assignment,), daemon=True)
-        self._thread.start()
-
-    def send(self, row: Row) -> None:
-        """Give it a row."""
-        self._rows.put(row)
-
-    def next(self) -> Event:
-        """The next that it tells."""
-        return self._events.get()
-
-    def dismiss(self) -> None:
-        """Stop, and tidy up."""
-        self._dismissed.set()
-        self._rows.put(None)
-        self._thread.join(_TIDY_S)
-
-    def pid(self) -> int:
-        """Of its process."""
-        return os.getpid()
-
-    def _work(self, assignment: Assignment) -> None:
-        # Whoever starts actors imports this file, too, and needs no model.
-        from longvu_cli.engines.worker import work
-
-        work(assignment, iter(self._rows.get, None), self._events.put, on_progress=self._go_on)
-
-    def _go_on(self, stage: str, done: int, total: int | None) -> None:
-        if self._dismissed.is_set():
-            sys.exit()  # of the thread
+# Sockets are below the folder, and their names may have 107 bytes.
+_LONGEST_FOLDER = 30
+# For somebody to listen at an address, and for Ray to connect there.
+_OPEN_S = 10.0
+_PATIENCE_S = 60.0
 
 
 class RayWorker:
@@ -82,39 +40,37 @@ class RayWorker:
         cpus, gpus: that it takes.
     """
 
-    def __init__(self, assignment: Assignment, *, cpus: int, gpus: int) -> None:
-        # A row that is sent, a question for what comes next, and a dismissal may be there at a time.
-        made = ray.remote(Actor).options(num_cpus=cpus, num_gpus=gpus, max_concurrency=4)
-        self._actor: Any = made.remote(assignment)
-        self._dismissal: Any = None
-        self._given_until = 0.0
+    def __init__(self, link: RayLink, assignment: Assignment, *, cpus: int, gpus: int) -> None:
+        self._link = link
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._ended = threading.Event()
+        self._number = link.enrol(self)
+        link.order(Hire(self._number, assignment, cpus, gpus))
+
+    def hear(self, event: Event) -> None:
+        """See :class:`~longvu_cli.engines.ray_link.Listener`."""
+        self._events.put(event)
+        if isinstance(event, Died | Unreachable):
+            self._events.put(None)
+            self._ended.set()
 
     def send(self, row: Row) -> None:
         """See :class:`~longvu_cli.engines.dispatcher.Worker`."""
-        with suppress(RayError):
-            self._actor.send.remote(row)
+        self._link.order(Give(self._number, row))
 
     def events(self) -> Iterator[Event]:
         """See :class:`~longvu_cli.engines.dispatcher.Worker`."""
-        try:
-            while True:
-                yield ray.get(self._actor.next.remote())
-        except RayError as error:
-            # One that cannot be reached for a moment is given up, too.
-            ray.kill(self._actor)
-            yield Died("died", str(error))
+        while (event := self._events.get()) is not None:
+            yield event
 
     def dismiss(self) -> None:
         """See :class:`~longvu_cli.engines.dispatcher.Worker`."""
-        with suppress(RayError):
-            self._dismissal = self._actor.dismiss.remote()
-            self._given_until = time.monotonic() + _TIDY_S
+        self._link.order(Dismiss(self._number))
 
     def make_gone(self, within_s: float) -> None:
         """See :class:`~longvu_cli.engines.dispatcher.Worker`."""
-        with suppress(RayError):
-            ray.wait([self._dismissal], timeout=max(0.0, min(within_s, self._given_until - time.monotonic())))
-            ray.kill(self._actor)
+        self._ended.wait(within_s)  # by force it ends with the driver: Ray lets no actor outlive that
+        self._events.put(None)
 
 
 @contextmanager
@@ -129,7 +85,7 @@ def open_ray(
 
     Raises:
         UsageError: there are no GPUs to be counted, or the address is none.
-        ServerUnreachable: there is no cluster at it.
+        ServerUnreachable: there is no cluster at it, or it was lost.
         LongVUError: the model cannot be loaded.
     """
     on_gpus = assignment.model.device in ("auto", "cuda")
@@ -142,15 +98,13 @@ def open_ray(
     else:
         cpus = 1
         cluster = _running(address)
-    # Ray's threads print what its processes say, and stdout is for results.
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), cluster:
+    with cluster as link:
         if address is not None:
-            resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-            gpus = int(resources.get("GPU", 0)) if on_gpus else 0
+            gpus = link.gpus if on_gpus else 0
             lanes = _lanes(count, gpus)
 
         def hire(number: int) -> RayWorker:
-            return RayWorker(assignment, cpus=cpus, gpus=1 if gpus else 0)
+            return RayWorker(link, assignment, cpus=cpus, gpus=1 if gpus else 0)
 
         with Dispatcher(hire, lanes, on_told) as dispatcher:
             yield dispatcher
@@ -165,55 +119,53 @@ def _lanes(count: int | None, gpus: int) -> int:
 
 
 @contextmanager
-def _own(cpus: int, gpus: int) -> Iterator[None]:
+def _own(cpus: int, gpus: int) -> Iterator[RayLink]:
     """Processes of Ray's on this machine, which end with the block."""
-    with own_cluster(cpus=cpus, gpus=gpus) as address, _connected(address):
-        yield
+    usual = tempfile.gettempdir()
+    with scratch_errors():
+        folder = tempfile.mkdtemp(prefix="longvu-", dir=usual if len(usual) < _LONGEST_FOLDER else "/tmp")
+    try:
+        # Ray itself has a limit for each of them.
+        with linked(Begin(folder, cpus, gpus), own_environment(), "Ray on this machine", patience_s=None) as link:
+            yield link
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _running(address: str) -> Iterator[None]:
+def _running(address: str) -> Iterator[RayLink]:
     """A cluster that is there, and stays."""
-    _require_open(address)
-    with _connected(address):
-        yield
+    on_loopback = _verify(address)
+    environment = ray_environment(on_loopback=on_loopback)
+    with linked(Join(address), environment, f"the Ray cluster at {address}", _PATIENCE_S) as link:
+        yield link
 
 
-def _require_open(address: str) -> None:
-    """Notice in seconds that nobody is there: Ray would try for minutes."""
+def _verify(address: str) -> bool:
+    """Notice in seconds that nobody is there: Ray would try for long.
+
+    Returns:
+        Whether it listens on the loopback only.
+    """
     if address == "auto":
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+        return False
+    host, _, port = address.removeprefix(CLIENT).rpartition(":")
     if not host or not port.isdecimal() or int(port) >= 2**16:
         raise UsageError(f"--address {address} is no address of a cluster", hint="write HOST:PORT, or auto")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_OPEN_S) as connection:
+            there: str = connection.getpeername()[0]
     except OSError as error:
         raise ServerUnreachable(
             f"there is no Ray cluster at {address}: {error.strerror or error}", hint="start one with `ray start --head`"
         ) from error
+    return (there == "::1" or there.startswith("127.")) and not listens_outside(int(port))
 
 
-@contextmanager
-def _connected(address: str) -> Iterator[None]:
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    try:
-        # In the main thread Ray would take SIGTERM for itself. And what interrupts this one waits until the other is
-        # done: a connection that is half made ends in a crash.
-        with ThreadPoolExecutor(1) as other:
-            other.submit(ray.init, address, log_to_driver=False, logging_level=logging.CRITICAL).result()
-    except (OSError, RuntimeError, ValueError, RayError) as error:
-        ray.shutdown()
-        raise ServerUnreachable(
-            f"there is no Ray cluster at {address}", hint=" ".join(str(error).split())[:300]
-        ) from error
-    except BaseException:
-        ray.shutdown()
-        raise
-    if threading.current_thread() is threading.main_thread():
-        # Below Python it takes SIGTERM all the same, and would tell where it came.
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
-    try:
-        yield
-    finally:
-        ray.shutdown()
+def listens_outside(port: int) -> bool:
+    """Whether this machine listens there at the address by which others know it."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unsent:
+        unsent.connect(("8.8.8.8", 80))  # as Ray finds it
+        socket.create_connection((unsent.getsockname()[0], port), timeout=_OPEN_S).close()
+        return True
+    return False
