@@ -102,8 +102,11 @@ def test_each_is_answered_with_the_preset_of_the_reference(
         (record,) = lines(out / "results.jsonl")
         assert tuple(record["settings"][key] for key in keys) == preset, benchmark
     out = tmp_path / "flags"
-    flags = ("--fps=1", "--stc-threshold=0.5", "--thin-above=0", "--max-new-tokens=2", "--limit=1", "-q")
-    assert longvu("eval", "mlvu", mini / "mlvu", "-o", out, *flags).code == 0
+    flags = ("--fps=1", "--stc-threshold=0.5", "--thin-above=0", "--max-new-tokens=2", "--limit=1")
+    ran = longvu("eval", "mlvu", mini / "mlvu", "-o", out, *flags)
+    assert ran.code == 0
+    others = "fps 1.0, thin above 0, stc threshold 0.5, max new tokens 2"
+    assert f"settings that are not those of the reference's script: {others}" in ran.err
     (record,) = lines(out / "results.jsonl")
     assert tuple(record["settings"][key] for key in keys) == (1.0, 0.82, 0.5, 0, 2, 0.0)
 
@@ -257,6 +260,9 @@ def test_a_folder_holds_one_evaluation(longvu: Longvu, mini: Path, tmp_path: Pat
     assert longvu("eval", "jsonl", own, "-o", out, "-q").code == 0
     other = longvu("eval", "jsonl", own, "-o", out, "--fps=2")
     assert (other.code, "not the same settings" in other.err) == (2, True)
+    model = longvu("eval", "jsonl", own, "-o", out, "--dtype=bfloat16")
+    assert (model.code, "not the same model" in model.err) == (2, True), model.err
+    assert (out / "results.jsonl").read_text().count("\n") == 3
     (tmp_path / "batch").mkdir()
     shutil.copy(out / "results.jsonl", tmp_path / "batch")
     foreign = longvu("eval", "jsonl", own, "-o", tmp_path / "batch")

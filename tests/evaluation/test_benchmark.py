@@ -9,7 +9,7 @@ import pytest
 
 from longvu_cli.config import CompressionOptions, GenerationOptions, PromptOptions, SamplingOptions
 from longvu_cli.errors import UsageError
-from longvu_cli.evaluation.benchmark import Part, Preset, Question, Variant, manifest_of, plan, settings_of
+from longvu_cli.evaluation.benchmark import Part, Preset, Question, Variant, departures, manifest_of, plan, settings_of
 from longvu_cli.evaluation.mlvu import MLVU
 from longvu_cli.manifest import Settings
 
@@ -42,6 +42,14 @@ def test_what_is_said_wins_over_the_preset() -> None:
     assert settings.generation.max_new_tokens == 9
     assert settings.prompting.subtitles is None
     assert settings_of(preset, given).prompting.subtitles == "auto"
+
+
+def test_what_is_not_as_the_preset_has_it_is_named() -> None:
+    preset = Preset(fps=0.5, dino_threshold=0.82, stc_threshold=0.77, thin_above=1000, subtitles=True)
+    assert departures(preset, settings_of(preset, CompressionOptions(), subtitles=False)) == {}
+    # 1.0 is what other commands have for frames per second, and 0.77 the preset's own.
+    other = settings_of(preset, CompressionOptions(stc_threshold=0.77, context_length=900), fps=1.0)
+    assert departures(preset, other) == {"fps": 1.0, "context_length": 900}
 
 
 def test_every_question_is_a_row_in_each_way() -> None:

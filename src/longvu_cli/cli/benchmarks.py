@@ -247,7 +247,7 @@ def _evaluate(
 ) -> int:
     require_file_locks("an evaluation")
     from longvu_cli.batch import Batch
-    from longvu_cli.evaluation.benchmark import manifest_of, plan
+    from longvu_cli.evaluation.benchmark import departures, manifest_of, plan
     from longvu_cli.evaluation.folder import EvaluationFolder
     from longvu_cli.evaluation.picture_folder import filmed
     from longvu_cli.evaluation.scoring import read_outcomes, report, report_record, write_report
@@ -258,6 +258,9 @@ def _evaluate(
     questions = part.of(reading.questions)
     for sentence in reading.left_out:
         output.note(sentence)
+    if _has_numbers(benchmark) and (others := departures(benchmark.preset, variants[0].settings)):
+        named = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in others.items())
+        output.note(f"settings that are not those of the reference's script: {named}")
     kept = EvaluationFolder(folder)
     if flags.rescore:
         ablation = _ablation(asked, variants, kept.context_length)
@@ -409,7 +412,7 @@ def _fitting(made: Report, variant: Variant, models: Sequence[str], width: int) 
 def _table(made: Report, variant: Variant, models: Sequence[str], *, brief: bool) -> Table:
     average = made.benchmark.average_over
     kinds = {score.group.kind for score in made.groups if score.group is not None}
-    papers = [f"paper,{chr(10) if brief else ' '}{model}" for model in models] if _is_published(made) else []
+    papers = [f"paper,{chr(10) if brief else ' '}{model}" for model in models] if _has_numbers(made.benchmark) else []
     counts = () if brief else _WRONG
     table = plain_table(
         made.benchmark.title, "asked" if brief else "questions", "right", "%", "95 % interval", *counts, *papers
@@ -436,10 +439,11 @@ def _table(made: Report, variant: Variant, models: Sequence[str], *, brief: bool
     return table
 
 
-def _is_published(made: Report) -> bool:
+def _has_numbers(benchmark: Benchmark) -> bool:
+    """Whether the paper has some of it."""
     from longvu_cli.evaluation.published import PUBLISHED
 
-    return any(one.benchmark == made.benchmark.name for one in PUBLISHED)
+    return any(one.benchmark == benchmark.name for one in PUBLISHED)
 
 
 def _published(made: Report, score: Score, model: str, *, brief: bool) -> str:

@@ -13,8 +13,8 @@ from longvu_cli.config import MOST_CHOICES
 from longvu_cli.errors import BadBenchmark
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-# Endings of videos, in the order in which the reference's scripts look for them.
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
+# Endings of videos, in the order in which the reference's scripts look for them, and that of many on the web.
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def with_letters(question: str, choices: Sequence[str], order: str) -> str:
 
 def existing(folder: Path, stem: str) -> Path:
     """The video of a name, whatever its ending; where there is none, the path at which it should be."""
-    candidates = [folder / f"{stem}{suffix}" for suffix in VIDEO_SUFFIXES]
+    candidates = [folder / f"{stem}{ending}" for suffix in VIDEO_SUFFIXES for ending in (suffix, suffix.upper())]
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 

@@ -11,8 +11,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from longvu_cli.config import CompressionOptions, GenerationOptions, PromptOptions, SamplingOptions
 from longvu_cli.errors import BadBenchmark, UsageError
@@ -191,6 +192,12 @@ def settings_of(
     )
 
 
+def departures(preset: Preset, settings: Settings) -> dict[str, Any]:
+    """What is done in another way than by the preset: option → value. Of subtitles, the reports tell."""
+    usual = _values(settings_of(preset, CompressionOptions()))
+    return {name: value for name, value in _values(settings).items() if value != usual[name] and name != "subtitles"}
+
+
 def plan(questions: Sequence[Question], variants: Sequence[Variant]) -> tuple[Trial, ...]:
     """Every question in every way; the trials of a question are neighbours.
 
@@ -217,6 +224,11 @@ def plan(questions: Sequence[Question], variants: Sequence[Variant]) -> tuple[Tr
 def manifest_of(benchmark: Benchmark, trials: Sequence[Trial]) -> Manifest:
     """The trials as rows of a batch."""
     return Manifest(name=f"eval {benchmark.name}", rows=tuple(trial.row for trial in trials), misfits=())
+
+
+def _values(settings: Settings) -> dict[str, Any]:
+    groups = (settings.sampling, settings.compression, settings.generation, settings.prompting)
+    return {name: value for group in groups for name, value in asdict(group).items()}
 
 
 def _settings_for(question: Question, variant: Variant) -> Settings:
