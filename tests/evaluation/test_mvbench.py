@@ -55,6 +55,45 @@ def test_whole_videos_are_bounded_and_parts_are_not(
         assert (question.start_s, question.end_s) == ((2.5, 9.0) if bounds else (0.0, None))
 
 
+# As the reference's script has them; those about a part of their video are marked.
+PLACES = """
+    action_sequence           star/Charades_v1_480       part
+    action_prediction         star/Charades_v1_480       part
+    action_antonym            ssv2_video
+    fine_grained_action       Moments_in_Time_Raw/videos
+    unexpected_action         FunQA_test/test
+    object_existence          clevrer/video_validation
+    object_interaction        star/Charades_v1_480       part
+    object_shuffle            perception/videos
+    moving_direction          clevrer/video_validation
+    action_localization       sta/sta_video              part
+    scene_transition          scene_qa/video
+    action_count              perception/videos
+    moving_count              clevrer/video_validation
+    moving_attribute          clevrer/video_validation
+    state_change              perception/videos
+    fine_grained_pose         nturgbd
+    character_order           perception/videos
+    egocentric_navigation     vlnqa
+    episodic_reasoning        tvqa/frames_fps3_hq        part
+    counterfactual_inference  clevrer/video_validation
+"""
+
+
+@pytest.mark.parametrize("line", PLACES.strip().splitlines())
+def test_each_task_has_its_folder(tmp_path: Path, line: str) -> None:
+    task, folder, *part = line.split()
+    question = asked(tmp_path, task, "A.mp4", f"video/{folder}/A.mp4", **BOUNDS)
+    assert question.video == tmp_path / "video" / folder / "A.mp4"
+    assert (question.start_s, question.end_s) == ((2.5, 9.0) if part else (0.0, None))
+    assert question.picture_rate == (3.0 if task == "episodic_reasoning" else None)
+    assert [group.name for group in question.groups] == [task]
+
+
+def test_there_are_twenty_tasks() -> None:
+    assert [task.name for task in _TASKS] == [line.split()[0] for line in PLACES.strip().splitlines()]
+
+
 def test_parts_need_no_times(tmp_path: Path) -> None:
     there = "star/Charades_segment/A_2.5_9.0.mp4"
     assert asked(tmp_path, "action_sequence", "A_2.5_9.0.mp4", there).end_s is None
