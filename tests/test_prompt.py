@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -232,6 +234,27 @@ def test_the_oldest_turns_go_first(qwen_tokenizer: PreTrainedTokenizerFast) -> N
     assert fitting(last_two) == turns[3:]
     assert fitting(last_two - 1) == turns[4:]
     assert fitting(0) == []
+    for room in range(10 * last_two):
+        kept = fitting(room)
+        more = build_prompt(qwen_tokenizer, LLMFamily.QWEN2, "", turns=turns[4 - len(kept) :]).length - alone
+        assert kept == turns[5 - len(kept) :]
+        assert more > room or len(kept) == 5
+
+
+def test_of_many_turns_not_all_are_read(
+    qwen_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = turn(qwen_tokenizer, "Red?", "Yes.")
+    read: list[int] = []
+
+    def counted(*arguments: Any, turns: Sequence[Turn] = ()) -> Prompt:
+        read.append(len(turns))
+        return build_prompt(*arguments, turns=turns)
+
+    monkeypatch.setattr("longvu_cli.prompt.build_prompt", counted)
+    kept = fitting_turns(qwen_tokenizer, LLMFamily.QWEN2, [said] * 10_000, 500)
+    assert 0 < len(kept) < 100
+    assert sum(read) < 20 * len(kept)
 
 
 # --- the user's own words around the question -----------------------------------------------------------------------
@@ -276,3 +299,5 @@ def test_a_question_longer_than_any_context_is_refused_unread(monkeypatch: pytes
 
     with pytest.raises(UsageError, match="1,000,001 characters"):
         build_prompt(Untouched(), LLMFamily.QWEN2, "x" * (MAX_CHARACTERS + 1))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="the system text has 1,000,001 characters"):
+        build_prompt(Untouched(), LLMFamily.QWEN2, "Who?", system="x" * (MAX_CHARACTERS + 1))  # type: ignore[arg-type]

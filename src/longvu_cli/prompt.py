@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,13 +105,14 @@ def build_prompt(
             than it was written.
 
     Raises:
-        UsageError: the question is longer than any context by far.
+        UsageError: the question or the system text is longer than any context by far.
     """
-    if len(question) > MAX_CHARACTERS:
-        raise UsageError(
-            f"the question has {len(question):,} characters, and no more than {MAX_CHARACTERS:,} are read",
-            hint="shorten the question",
-        )
+    for name, said in (("question", question), ("system text", system or "")):
+        if len(said) > MAX_CHARACTERS:
+            raise UsageError(
+                f"the {name} has {len(said):,} characters, and no more than {MAX_CHARACTERS:,} are read",
+                hint=f"shorten the {name}",
+            )
     text = _llama_template(tokenizer, len(turns)) if family is LLMFamily.LLAMA else _CHATML + _CHATML_TURN * len(turns)
     # The tokenizer's own template trims what the user says.
     questions = [
@@ -144,10 +146,18 @@ def fitting_turns(
 ) -> tuple[Turn, ...]:
     """The latest turns whose ids, with what the template writes around them, fit into a room; the oldest go first."""
     alone = build_prompt(tokenizer, family, "").length
-    kept = tuple(turns)
-    while kept and build_prompt(tokenizer, family, "", turns=kept).length - alone > room:
-        kept = kept[1:]
-    return kept
+
+    def latest(count: int) -> tuple[Turn, ...]:
+        return tuple(turns[len(turns) - count :])
+
+    def is_too_much(count: int) -> bool:
+        return build_prompt(tokenizer, family, "", turns=latest(count)).length - alone > room
+
+    # Of thousands of turns a few fit: not all are read to find out which.
+    most = 1
+    while most < len(turns) and not is_too_much(most):
+        most *= 2
+    return latest(bisect_left(range(1, min(most, len(turns)) + 1), True, key=is_too_much))
 
 
 def _llama_template(tokenizer: PreTrainedTokenizerFast, turns: int) -> str:

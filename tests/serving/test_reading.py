@@ -90,6 +90,8 @@ def test_options_of_a_row_and_of_openai() -> None:
         ({"max_tokens": 0}, "no positive number of tokens", None),
         ({"max_tokens": 101}, "more than this server gives", "max_tokens"),
         ({"max_tokens": 1, "max_completion_tokens": 2}, "several different limits", "max_tokens"),
+        ({"max_new_tokens": [1]}, "is no whole number", None),
+        ({"max_tokens": 1, "max_new_tokens": {}}, "several different limits", "max_tokens"),
         ({"max_tokens": "5"}, "max_tokens: Input should be a valid integer", "max_tokens"),
         ({"n": 2}, "n is not supported", "n"),
         ({"stop": ["."]}, "stop is not supported", "stop"),
@@ -115,6 +117,12 @@ def test_options_that_are_refused(fields: dict[str, Any], message: str, param: s
         ([{"role": "assistant", "content": "Hi."}, user(VIDEO, text("Who?"))], "begin and end with the user's"),
         ([user(VIDEO, text("Who?")), {"role": "assistant", "content": "Anna."}], "begin and end with the user's"),
         ([{"role": "system", "content": "Be brief."}], "begin and end with the user's"),
+        (
+            [user(VIDEO, text("x" * 600_000)), {"role": "assistant", "content": "x" * 600_000}, user(text("Who?"))],
+            "said before has 1,200,000 characters",
+        ),
+        ([user(text("Who?"))] * 4097, "messages: List should have at most 4096 items"),
+        ([user(VIDEO, *[text("Who?")] * 4096)], "content: List should have at most 4096 items"),
         ([{"role": "tool", "content": "x"}], "role"),
         ([user({"type": "input_audio"})], "input_audio"),
         ([user({"type": "video_url"})], "Field required"),
@@ -129,6 +137,12 @@ def test_messages_that_are_refused(messages: list[dict[str, Any]], message: str)
     with pytest.raises(Refused, match=message) as refusal:
         read(*messages)
     assert refusal.value.failure.status == 400
+
+
+def test_what_is_wrong_is_not_repeated_at_length() -> None:
+    with pytest.raises(Refused, match="Input tag 'xxx") as refusal:
+        read(user({"type": "x" * 10_000}))
+    assert len(refusal.value.failure.message) == 500
 
 
 def test_two_system_texts() -> None:

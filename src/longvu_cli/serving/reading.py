@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from longvu_cli.errors import UsageError
 from longvu_cli.manifest import Settings, changed_settings
+from longvu_cli.prompt import MAX_CHARACTERS
 from longvu_cli.serving.failures import Refused, failure_of, refused
 from longvu_cli.serving.paths import NamedPath, Reference, reference_of
-from longvu_cli.serving.schema import Address, ChatRequest, Message
+from longvu_cli.serving.schema import ChatRequest, Message
 
 # Options of a row that a server does not have: they name files, or make several answers of one.
 _NOT_SERVED = ("subtitles", "coverage")
@@ -33,11 +34,20 @@ def read_asked(request: ChatRequest, defaults: Settings, *, longest_answer: int)
     """What a request asks.
 
     Raises:
-        Refused: it has no question or no video, several videos, or an option that cannot be.
+        Refused: it has no question or no video, several videos, a talk that is too long, or an option that cannot be.
     """
     spoken = [message for message in request.messages if message.role in ("user", "assistant")]
     system = [message.text() for message in request.messages if message.role in ("system", "developer")]
     question, history = _turns(spoken)
+    before = sum(len(asked) + len(answered) for asked, answered in history)
+    if before > MAX_CHARACTERS:
+        raise refused(
+            400,
+            "BadRequest",
+            f"what was said before has {before:,} characters, and no more than {MAX_CHARACTERS:,} are read",
+            hint="leave the oldest messages out",
+            param="messages",
+        )
     options = request.options()
     if system:
         if "system" in options:
@@ -63,12 +73,9 @@ def _turns(messages: Sequence[Message]) -> tuple[str, tuple[tuple[str, str], ...
 
 
 def _video(messages: Sequence[Message]) -> Reference:
-    addresses: list[Address] = []
-    for address in (address for message in messages for address in message.media()):
-        if address not in addresses:
-            addresses.append(address)
-    if len(addresses) != 1:
-        problem = "there is no video" if not addresses else "there are several videos or pictures"
+    addresses = [address for message in messages for address in message.media()]
+    if not addresses or any(address != addresses[0] for address in addresses):
+        problem = "there are several videos or pictures" if addresses else "there is no video"
         raise refused(400, "BadRequest", f"{problem}; a conversation is about one", param="messages")
     reference = reference_of(addresses[0].url)
     if isinstance(reference, NamedPath):

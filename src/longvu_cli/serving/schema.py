@@ -11,6 +11,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from longvu_cli.serving.failures import refused
 
+# Messages of a request, and parts of a message: more than any talk has. Meanwhile nobody else is served.
+_MOST = 4096
+# Characters of what is wrong with a request: it may repeat what stands there.
+_LONGEST_PROBLEM = 500
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
@@ -112,7 +117,7 @@ class Message(_Part):
     """What someone said."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[list[Part], BeforeValidator(_as_parts)]
+    content: Annotated[list[Part], Field(max_length=_MOST), BeforeValidator(_as_parts)]
 
     def text(self) -> str:
         """All words of it."""
@@ -134,7 +139,7 @@ class ChatRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=_MOST)
     model: str | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
@@ -153,10 +158,11 @@ class ChatRequest(BaseModel):
                 raise refused(400, "Unsupported", f"{name} is not supported", param=name)
             if name not in _NEUTRAL and name not in _NO_MATTER:
                 values[name] = value
-        longest = {self.max_tokens, self.max_completion_tokens, values.pop("max_new_tokens", None)} - {None}
-        if len(longest) > 1:
+        limits = (self.max_tokens, self.max_completion_tokens, values.pop("max_new_tokens", None))
+        given = [limit for limit in limits if limit is not None]
+        if any(limit != given[0] for limit in given):
             raise refused(400, "BadRequest", "there are several different limits of tokens", param="max_tokens")
-        return {**values, "max_new_tokens": longest.pop()} if longest else values
+        return {**values, "max_new_tokens": given[0]} if given else values
 
 
 # Fields of OpenAI's that say nothing about the answer …
@@ -192,4 +198,4 @@ def read_request(body: bytes) -> ChatRequest:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(step) for step in first["loc"])
         problem = f"{where}: {first['msg']}" if where else f"the body is no request: {first['msg']}"
-        raise refused(400, "BadRequest", problem, param=where or None) from None
+        raise refused(400, "BadRequest", problem[:_LONGEST_PROBLEM], param=where or None) from None
