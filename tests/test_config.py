@@ -133,7 +133,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 # --- options --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf"), 1000.1])
+@pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf"), 1000.1, 1e-7, 1e-320])
 def test_a_rate_has_to_be_positive(fps: float) -> None:
     with pytest.raises(UsageError, match="--fps"):
         SamplingOptions(fps=fps)

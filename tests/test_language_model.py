@@ -80,6 +80,14 @@ def test_a_small_top_p_leaves_only_the_likeliest(model: LanguageModel, embedding
     assert generate(model, embeddings, max_new_tokens=8, temperature=1.0, top_p=1e-6, seed=3) == greedy
 
 
+@pytest.mark.parametrize("temperature", [1e-320, 1e-45, 1e-38, 1e-30])
+def test_the_smallest_temperatures_leave_only_the_likeliest(
+    model: LanguageModel, embeddings: torch.Tensor, temperature: float
+) -> None:
+    greedy = generate(model, embeddings, max_new_tokens=8)
+    assert generate(model, embeddings, max_new_tokens=8, temperature=temperature, seed=3) == greedy
+
+
 def test_sampling_takes_from_the_whole_vocabulary(model: LanguageModel, embeddings: torch.Tensor) -> None:
     # The library would keep the 50 likeliest by default; a very high temperature makes all 288 alike.
     first_ids = {generate(model, embeddings, max_new_tokens=1, temperature=1e4, seed=seed)[0] for seed in range(120)}

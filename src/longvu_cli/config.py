@@ -268,6 +268,10 @@ def _ids(value: int | list[int]) -> tuple[int, ...]:
     return (value,) if isinstance(value, int) else tuple(int(item) for item in value)
 
 
+# A frame in eleven days, and one in a millisecond.
+SLOWEST_FPS, FASTEST_FPS = 1e-6, 1000.0
+
+
 @dataclass(frozen=True)
 class SamplingOptions:
     """Which moments of the video are looked at.
@@ -287,8 +291,11 @@ class SamplingOptions:
     thin_above: int = 0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.fps) and 0 < self.fps <= 1000):
-            raise UsageError(f"--fps {self.fps} is not a rate between 0 and 1000 frames per second", hint="1 is usual")
+        if not SLOWEST_FPS <= self.fps <= FASTEST_FPS:
+            raise UsageError(
+                f"--fps {self.fps} is not a rate between {SLOWEST_FPS:f} and {FASTEST_FPS:.0f} frames per second",
+                hint="1 is usual",
+            )
         if not (math.isfinite(self.start_s) and self.start_s >= 0):
             raise UsageError(f"--start {self.start_s} is not a time in the video", hint="give seconds, or [hh:]mm:ss")
         if self.end_s is not None and not (math.isfinite(self.end_s) and self.end_s > self.start_s):

@@ -29,6 +29,8 @@ from longvu_cli.errors import DeviceUnavailable, NonFiniteLogits, WeightsDamaged
 from longvu_cli.prompt_attention import lacks_flash, prompts_by_repeated_heads
 from longvu_cli.step_attention import steps_by_products
 
+# The smallest number of float32 that has its full precision.
+_SMALLEST = 2.0**-126
 # Keys of config.json that would change how the stock class is built: the released names of the custom classes.
 _NOT_THE_DECODERS = ("architectures", "auto_map", "model_type", "torch_dtype", "dtype", "transformers_version")
 
@@ -321,7 +323,8 @@ def _picker(options: GenerationOptions, device: torch.device) -> Callable[[torch
     """Logits → id, [] int64 on their device: the likeliest, or a sample that a seed makes repeatable."""
     if options.temperature == 0:
         return torch.Tensor.argmax
-    warpers = LogitsProcessorList([TemperatureLogitsWarper(options.temperature)])
+    # What float32 has not would be 0, by which nothing can be divided.
+    warpers = LogitsProcessorList([TemperatureLogitsWarper(max(options.temperature, _SMALLEST))])
     if options.top_p < 1:
         warpers.append(TopPLogitsWarper(options.top_p))
     random = torch.Generator(device)
@@ -334,7 +337,8 @@ def _picker(options: GenerationOptions, device: torch.device) -> Callable[[torch
     def sample(logits: torch.Tensor) -> torch.Tensor:
         # What is no number is noticed afterwards; drawing from it would end the process's use of the GPU.
         scores: Any = torch.nan_to_num(logits, nan=0.0, posinf=0.0, neginf=0.0)[None]
-        probabilities = warpers(no_ids, scores).softmax(dim=-1)
+        # The likeliest at 0: divided by the smallest temperatures, the others may become −∞, and none +∞.
+        probabilities = warpers(no_ids, scores - scores.max()).softmax(dim=-1)
         return torch.multinomial(probabilities, 1, generator=random).reshape(())
 
     return sample
