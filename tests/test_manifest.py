@@ -102,6 +102,8 @@ def test_what_differs_from_the_defaults_of_the_package_identifies_the_settings()
                 ("model", "7b", "'model' is no option"),
                 ("fps", "fast", "fps = 'fast' is no number"),
                 ("fps", True, "fps = True is no number"),
+                ("fps", "x" * 201, f"fps = '{'x' * 199}… is no number"),
+                ("x" * 201, 1, f"'{'x' * 199}… is no option"),
                 ("fps", 0, "is not a rate"),
                 ("fps", 10**400, "is too large"),
                 ("start", "1:60", "is no time"),

@@ -33,6 +33,8 @@ Id = str | int | float | None
 _FORM = "one JSON object a line, with video and question"
 _COLUMNS = ("video", "question")
 _FACTS = (*_COLUMNS, "id")
+# Of a value that is wrong.
+_LONGEST_SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -289,12 +291,12 @@ def changed_settings(values: Mapping[str, object], defaults: Settings) -> Settin
         if value is None and key in _OPTIONS:
             continue
         if key not in _OPTIONS:
-            raise ValueError(f"{key!r} is no option")
+            raise ValueError(f"{_shown(key)} is no option")
         option = _OPTIONS[key]
         try:
             groups[option.group][option.field] = option.read(value)
         except ValueError as error:
-            raise ValueError(f"{key} = {value!r} is {error}") from None
+            raise ValueError(f"{key} = {_shown(value)} is {error}") from None
     return Settings(
         sampling=replace(defaults.sampling, **groups["sampling"]),
         compression=replace(defaults.compression, **groups["compression"]),
@@ -302,6 +304,12 @@ def changed_settings(values: Mapping[str, object], defaults: Settings) -> Settin
         prompting=replace(defaults.prompting, **groups["prompting"]),
         covering=replace(defaults.covering, **groups["covering"]),
     )
+
+
+def _shown(value: object) -> str:
+    """As much of a value as tells which is meant."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 @dataclass(frozen=True)

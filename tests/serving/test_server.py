@@ -209,6 +209,12 @@ def test_what_the_video_is_not(client: OpenAI, film: Film, served: Served) -> No
         client.chat.completions.create(model="tiny", messages=messages(film, "Who?", str(text)))
     with pytest.raises(openai.UnprocessableEntityError):
         client.chat.completions.create(model="tiny", messages=messages(film, "Who?", str(text)), stream=True)
+    uploaded = client.files.create(file=text, purpose="user_data")
+    for streamed in (False, True):
+        with pytest.raises(openai.UnprocessableEntityError, match=r"text\.mp4 is not a video") as refusal:
+            client.chat.completions.create(model="tiny", messages=messages(film, "Who?", uploaded.id), stream=streamed)
+        assert uploaded.id not in str(refusal.value.body)
+    client.files.delete(uploaded.id)
     missing = film.path.with_name("missing.mp4")
     with pytest.raises(openai.NotFoundError, match="no such file"):
         client.chat.completions.create(model="tiny", messages=messages(film, "Who?", str(missing)))

@@ -58,7 +58,8 @@ class Service:
         asked = read_asked(chat, options.defaults, longest_answer=options.longest_answer)
         with ExitStack() as held:
             path, shown = self._located(asked.video, held)
-            job = self._worker.submit(Task(path, asked.question, asked.history, asked.settings))
+            called = None if isinstance(asked.video, NamedPath) else shown
+            job = self._worker.submit(Task(path, asked.question, asked.history, asked.settings, called))
             held.callback(self._worker.cancel, job)
             reply = Reply(self._name, shown)
             if not chat.stream:

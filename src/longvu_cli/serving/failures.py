@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from longvu_cli.errors import (
@@ -40,6 +41,14 @@ class Failure:
     hint: str = ""
     param: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
+
+    def calling(self, file: Path, name: str) -> Failure:
+        """The same, with what the client calls a file in place of its name here."""
+
+        def told(text: str) -> str:
+            return text.replace(str(file), name).replace(file.name, name)
+
+        return replace(self, message=told(self.message), hint=told(self.hint))
 
     def body(self) -> dict[str, Any]:
         """OpenAI's form; ``hint`` is ours."""

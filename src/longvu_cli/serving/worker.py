@@ -29,12 +29,19 @@ class Task:
 
     Attributes:
         history: questions and answers that came before, the oldest first.
+        called: what the client calls the file, if it has another name here.
     """
 
     video: Path
     question: str
     history: tuple[tuple[str, str], ...]
     settings: Settings
+    called: str | None = None
+
+    def failure_of(self, error: LongVUError) -> Failure:
+        """How an error is told to who asked."""
+        failure = failure_of(error)
+        return failure if self.called is None else failure.calling(self.video, self.called)
 
 
 class Outcome(StrEnum):
@@ -249,7 +256,7 @@ class Worker:
         except Cancelled:
             return Outcome.CANCELLED, None
         except LongVUError as error:
-            return Outcome.FAILED, failure_of(error)
+            return Outcome.FAILED, job.task.failure_of(error)
         except Exception as error:  # noqa: BLE001  a bug that one request meets must not end the server
             self._on_bug(traceback.format_exc())
             return Outcome.FAILED, unexpected(error)
