@@ -218,6 +218,38 @@ def test_it_goes_on_and_is_scored_again_without_a_model(
     assert (out / "results.jsonl").read_text().count("\n") == 3
 
 
+def test_a_part_knows_what_another_has_answered_for_it(
+    longvu: Longvu, mini: Path, tmp_path: Path, scripted: Counter[str]
+) -> None:
+    """A video that is there twice is looked at once, whichever part it is in."""
+    own, out = tmp_path / "own.jsonl", tmp_path / "out"
+    for name in ("film0", "film0-again"):
+        shutil.copy(mini / "films" / "film0.mp4", tmp_path / f"{name}.mp4")
+    row = lines(mini / "own.jsonl")[0]
+    rows = [{**row, "id": name, "video": f"{name}.mp4"} for name in ("film0", "film0-again")]
+    own.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    for shard in ("1/2", "2/2"):
+        ran = longvu("eval", "jsonl", own, "-o", out, f"--shard={shard}", "--json")
+        summary = json.loads(ran.out)
+        assert (ran.code, summary["answers"], summary["missing"]) == (0, 1, 0), ran.err
+    assert scripted.total() == 1
+    (answer,) = lines(out / "answers.jsonl")
+    assert (answer["id"], answer["right"]) == ("film0-again", True)
+
+
+def test_parts_of_different_folders_become_one(
+    longvu: Longvu, mini: Path, tmp_path: Path, scripted: Counter[str]
+) -> None:
+    own, folders = mini / "own.jsonl", [tmp_path / "one", tmp_path / "two"]
+    for number, folder in enumerate(folders, 1):
+        assert longvu("eval", "jsonl", own, "-o", folder, f"--shard={number}/2", "-q").code == 0
+    with (folders[0] / "results.jsonl").open("a") as first:
+        first.write((folders[1] / "results.jsonl").read_text())
+    merged = json.loads(longvu("eval", "jsonl", own, "-o", folders[0], "--rescore", "--json").out)
+    whole = json.loads(longvu("eval", "jsonl", own, "-o", tmp_path / "whole", "--json").out)
+    assert (merged["overall"], merged["groups"], merged["missing"]) == (whole["overall"], whole["groups"], 0)
+
+
 def test_a_missing_video_is_an_error_of_its_question(
     longvu: Longvu, mini: Path, tmp_path: Path, scripted: Counter[str]
 ) -> None:

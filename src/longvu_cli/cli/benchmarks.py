@@ -372,7 +372,7 @@ def _wrong(made: Report) -> list[tuple[str, int, int]]:
         named = ((f" {score.variant}" if score.variant else "", score) for score in made.overall)
         return [(f"{score.questions} questions{name}", score.errors, score.unparsed) for name, score in named]
     asked, errors, unparsed = (sum(vars(score)[name] for score in made.overall) for name in _COUNTS)
-    return [(f"{asked} answers", errors, unparsed)]
+    return [(f"{asked} trials", errors, unparsed)]
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
