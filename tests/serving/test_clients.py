@@ -152,6 +152,78 @@ def test_heads_and_bodies_that_do_not_come(scripted: Scripted) -> None:
         assert answer_of(served.post(question(CLIP))) == "You said: What is it?"
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET /health HTTP/1.1\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n",
+        b"GET /" + b"a" * 200_000,
+    ],
+)
+def test_what_is_no_request_is_told_in_our_form(scripted: Scripted, sent: bytes) -> None:
+    with serving(scripted) as served, raw(served) as client:
+        client.sendall(sent)
+        head, _, body = told(client).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json")
+        assert json.loads(body)["error"]["code"] == "BadHTTP"
+        assert served.bugs == []
+
+
+def test_one_that_goes_on_sending_hears_why_it_is_refused(scripted: Scripted) -> None:
+    """A connection that is closed while something comes is reset, and what was sent to the client is lost with it."""
+    with serving(scripted, max_body_bytes=1000) as served, raw(served) as client:
+        client.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+            b"Content-Length: 40000000\r\n\r\n"
+        )
+        for _ in range(40):
+            client.sendall(b" " * 1_000_000)
+        assert told(client).startswith(b"HTTP/1.1 413 ")
+
+
+def test_one_that_goes_on_sending_for_ever_is_let_go(scripted: Scripted) -> None:
+    patience = Patience(headers_s=0.3)
+    with serving(scripted, patience=patience, max_body_bytes=1000) as served, raw(served) as client:
+        client.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+            b"Content-Length: 40000000000\r\n\r\n"
+        )
+        end = time.monotonic() + PATIENCE_S
+        with pytest.raises(ConnectionError):
+            while time.monotonic() < end:
+                client.sendall(b" " * 100_000)
+
+
+def test_a_body_that_is_none_is_not_waited_for_nor_is_who_stays_after_it(scripted: Scripted) -> None:
+    patience = Patience(headers_s=10_000, body_s=10_000, grace_s=10_000)
+    gone = 'longvu_requests_total{path="/v1/chat/completions",status="499"}'
+    with socket.socket() as client, serving(scripted, patience=patience) as served:
+        client.connect(served.place)
+        client.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}"
+        )
+        until(lambda: served.metric(gone) == 1)
+
+
+def test_too_many_connections_are_told_so(scripted: Scripted) -> None:
+    scripted.go_on.set()
+    with serving(scripted, connections=1, folders=(CLIP.parent,)) as served:
+        with raw(served):
+            response = served.post(question(CLIP))
+            assert (response.status_code, response.json()["error"]["code"]) == (503, "TooManyConnections")
+            assert response.headers["retry-after"] == "10"
+        until(lambda: served.post(question(CLIP)).status_code == 200)
+
+
+def told(client: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    received = b""
+    while piece := client.recv(100_000):
+        received += piece
+    return received
+
+
 def closed_without_a_word(client: socket.socket) -> bool:
     try:
         return client.recv(1000) == b""

@@ -126,7 +126,7 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=patient_protocol(options.patience),
+                http=patient_protocol(options.patience, connections=options.connections),
                 ws="none",
                 loop="asyncio",
                 lifespan="off",
@@ -136,7 +136,6 @@ class _Uvicorn(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                limit_concurrency=options.connections,
                 timeout_graceful_shutdown=max(1, round(options.patience.grace_s)),
             )
         )
