@@ -151,6 +151,12 @@ def workers() -> list[psutil.Process]:
     return found
 
 
+def folder_of(raylet: psutil.Process) -> Path:
+    """Where Ray's processes have their files."""
+    (socket_name,) = [part for part in raylet.cmdline() if part.startswith("--raylet_socket_name=")]
+    return Path(socket_name.partition("=")[2]).parents[2]
+
+
 def wait_for(happened: Callable[[], object], process: Fork) -> None:
     until = time.monotonic() + PATIENCE_S
     while not happened():
@@ -259,8 +265,8 @@ def test_a_signal_while_ray_starts_ends_all_and_leaves_nothing(
         top = psutil.Process(process.pid)
         wait_for(lambda: [child for child in top.children(recursive=True) if child.name() == "raylet"], process)
         started = top.children(recursive=True)
-        sockets = [part for one in started for part in one.cmdline() if part.startswith("--raylet_socket_name=")]
-        folder = Path(sockets[0].partition("=")[2]).parents[2]
+        (raylet,) = [one for one in started if one.name() == "raylet"]
+        folder = folder_of(raylet)
         assert folder.is_dir()
         process.send(signal.SIGTERM)
         ran = process.end()
@@ -434,6 +440,25 @@ def test_a_cluster_that_loses_this_machine_while_models_are_loaded_is_told(
         assert psutil.wait_procs(started, timeout=PATIENCE_S)[1] == []
     assert (ran.code, ran.out) == (5, "")
     assert ran.err == f"longvu: error: the Ray cluster at {lost.address} {_WAS_LOST}"
+    assert os.listdir(tmp_path) == []
+
+
+def test_of_lost_processes_of_rays_own_nothing_is_left(
+    forks: Forks, manifest: Path, shared_cache: Path, tmp_path: Path
+) -> None:
+    needs("ray")
+    arguments = ["batch", manifest, "-o", tmp_path / "o.jsonl", "--engine=ray", "--processes=1"]
+    with running(forks, tmp_path, arguments, environment(shared_cache, **TINY)) as process:
+        top = psutil.Process(process.pid)
+        wait_for(workers, process)
+        started = top.children(recursive=True)
+        (raylet,) = [one for one in started if one.name() == "raylet"]
+        folder = folder_of(raylet)
+        raylet.kill()
+        ran = process.end()
+    assert psutil.wait_procs(started, timeout=PATIENCE_S)[1] == []
+    assert (ran.code, ran.out, ran.err) == (5, "", f"longvu: error: Ray on this machine {_WAS_LOST}")
+    assert not folder.exists()
     assert os.listdir(tmp_path) == []
 
 

@@ -9,18 +9,21 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import shutil
 import socket
 import threading
 import time
 import traceback
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NoReturn
 
+import psutil
 import ray
 from ray.exceptions import RayError
 
+from longvu_cli.engines.child import adopt_orphans, end_with_all
 from longvu_cli.engines.events import Died
 from longvu_cli.engines.ray_actor import TIDY_S, Actor
 from longvu_cli.engines.ray_messages import (
@@ -52,33 +55,9 @@ def main(number: int) -> None:
     """
     connection = Connection(number)
     place: Place = connection.recv()
-    orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, orders), daemon=True).start()
-    try:
-        _connect(place)
-        gpus = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
-    except Exception as error:  # noqa: BLE001  whatever it is, Ray cannot be used
-        connection.send(CannotConnect(" ".join(str(error).split())[:_REASON_LETTERS]))
-        os._exit(1)
-    connection.send(Connected(gpus))
-    try:
-        _Driver(connection, _raylet(place)).work(iter(orders.get, None))
-    except Exception:  # noqa: BLE001  what is left of it is in its stderr
-        _fail()
-
-
-def _listen(connection: Connection, orders: queue.SimpleQueue[Order]) -> None:
-    try:
-        while True:
-            orders.put(connection.recv())
-    except (EOFError, OSError):
-        # Whoever started it is gone. Actors, and Ray's processes that were started here, end with their driver.
-        os._exit(0)
-
-
-def _fail() -> None:
-    traceback.print_exc()
-    os._exit(1)
+    if isinstance(place, Begin):
+        adopt_orphans()
+    _Driver(connection, place).work()
 
 
 def _connect(place: Place) -> None:
@@ -98,29 +77,48 @@ def _connect(place: Place) -> None:
 
 
 class _Driver:
-    """Has actors, by the numbers of the workers that they are.
+    """Has actors, by the numbers of the workers that they are."""
 
-    Args:
-        raylet: where the process listens that connects this machine to the cluster; None: there is none.
-    """
-
-    def __init__(self, connection: Connection, raylet: tuple[str, int] | None) -> None:
+    def __init__(self, connection: Connection, place: Place) -> None:
         self._connection = connection
+        self._place = place
+        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._telling = threading.Lock()
+        self._leaving = threading.Lock()
         self._actors: dict[int, Any] = {}
-        self._raylet = raylet
+        self._raylet: tuple[str, int] | None = None
 
-    def work(self, orders: Iterable[Order]) -> None:
+    def work(self) -> None:
+        """Connect, and do what is ordered."""
+        threading.Thread(target=self._listen, daemon=True).start()
+        try:
+            _connect(self._place)
+            self._raylet = _raylet(self._place)
+            gpus = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+        except Exception as error:  # noqa: BLE001  whatever it is, Ray cannot be used
+            self._tell(CannotConnect(" ".join(str(error).split())[:_REASON_LETTERS]))
+            self._leave(1)
+        self._tell(Connected(gpus))
         threading.Thread(target=self._watch, daemon=True).start()
-        for order in orders:
-            match order:
-                case Hire():
-                    self._hire(order)
-                case Give(worker=worker, row=row):
-                    with suppress(RayError):
-                        self._actors[worker].send.remote(row)
-                case Dismiss(worker=worker):
-                    threading.Thread(target=self._dismiss, args=(worker,), daemon=True).start()
+        with self._failing():
+            while True:
+                self._obey(self._orders.get())
+
+    def _listen(self) -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                self._orders.put(self._connection.recv())
+        self._leave(0)  # nobody wants more of it
+
+    def _obey(self, order: Order) -> None:
+        match order:
+            case Hire():
+                self._hire(order)
+            case Give(worker=worker, row=row):
+                with suppress(RayError):
+                    self._actors[worker].send.remote(row)
+            case Dismiss(worker=worker):
+                threading.Thread(target=self._dismiss, args=(worker,), daemon=True).start()
 
     def _hire(self, order: Hire) -> None:
         # A row that is sent, a question for what comes next, and a dismissal may be there at a time.
@@ -131,7 +129,7 @@ class _Driver:
     def _pass_on(self, worker: int) -> None:
         """What an actor tells, to its end."""
         actor = self._actors[worker]
-        try:
+        with self._failing():
             try:
                 while True:
                     self._tell(Said(worker, ray.get(actor.next.remote())))
@@ -140,18 +138,19 @@ class _Driver:
                 # One that cannot be reached for a moment is given up, too.
                 ray.kill(actor)
                 self._tell(Said(worker, Died("died", str(error))))
-        except Exception:  # noqa: BLE001  what is left of it is in its stderr
-            _fail()
 
     def _dismiss(self, worker: int) -> None:
         actor = self._actors[worker]
         with suppress(RayError):
             ray.wait([actor.dismiss.remote()], timeout=TIDY_S)
+        # Whether it can be killed does not matter any more, and without its head a cluster would not hear of it.
+        self._tell(Said(worker, Died("was dismissed", "")))
+        with suppress(RayError):
             ray.kill(actor)
 
-    def _tell(self, said: Said) -> None:
+    def _tell(self, message: Connected | CannotConnect | Said) -> None:
         with self._telling, suppress(BrokenPipeError, ConnectionResetError):
-            self._connection.send(said)
+            self._connection.send(message)
 
     def _watch(self) -> None:
         """End with this machine's part of the cluster, without which Ray would wait for ever.
@@ -169,9 +168,26 @@ class _Driver:
             socket.create_connection(self._raylet).close()
         except ConnectionRefusedError:
             os.write(2, b"nobody listens any more where the raylet of this machine did\n")
-            os._exit(1)
+            self._leave(1)
         except OSError:
             pass  # this process has too many files open, say: that tells nothing
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """What goes wrong in the block is the end, and left in stderr."""
+        try:
+            yield
+        except Exception:  # noqa: BLE001  a thread that ended alone would be waited for
+            traceback.print_exc()
+            self._leave(1)
+
+    def _leave(self, code: int) -> NoReturn:
+        """End. Actors on a cluster end with their driver; what was started here leaves nothing, either."""
+        self._leaving.acquire()  # for ever: whoever else wants to leave waits until that is done
+        if isinstance(self._place, Begin):
+            end_with_all(psutil.Process().children())
+            shutil.rmtree(self._place.folder, ignore_errors=True)
+        os._exit(code)
 
 
 def _raylet(place: Place) -> tuple[str, int] | None:

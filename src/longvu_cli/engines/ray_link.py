@@ -14,7 +14,7 @@ from typing import IO, Protocol
 
 import psutil
 
-from longvu_cli.engines.child import importing_us
+from longvu_cli.engines.child import end_with_all, importing_us
 from longvu_cli.engines.events import Event, Unreachable
 from longvu_cli.engines.ray_messages import CannotConnect, Connected, Order, Place, Said
 from longvu_cli.errors import ServerUnreachable
@@ -23,8 +23,6 @@ from longvu_cli.scratch import scratch_file
 _PROGRAM = "import sys; from longvu_cli.engines.ray_driver import main; main(int(sys.argv[1]))"
 # Of what it wrote, how much is kept for whoever looks for the reason of its end.
 _LAST_BYTES = 4000
-# What killed processes are given to be gone.
-_FAREWELL_S = 1.0
 
 
 class Listener(Protocol):
@@ -154,22 +152,5 @@ def linked(place: Place, environment: Mapping[str, str], name: str, patience_s: 
                 link.connect(place, patience_s)
                 yield link
             finally:
-                _end(driver.pid)
+                end_with_all([psutil.Process(driver.pid)])
                 link.join()
-
-
-def _end(pid: int) -> None:
-    """Kill a process with all that it has started, which has nothing to tidy up."""
-    with suppress(psutil.NoSuchProcess):
-        top = psutil.Process(pid)
-        # None of them can start another while it is counted who is there.
-        top.suspend()
-        found = [top]
-        for process in found:
-            with suppress(psutil.Error):
-                process.suspend()
-                found += process.children()
-        for process in found:
-            with suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(found, timeout=_FAREWELL_S)
