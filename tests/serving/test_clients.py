@@ -293,18 +293,24 @@ def test_the_end_finishes_what_is_at_work_and_sends_home_who_waits(scripted: Scr
         assert answer_of(working.result()) == "You said: first"
 
 
-def test_the_end_does_not_wait_for_ever(scripted: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_end_does_not_wait_for_ever(
+    scripted: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     errors: list[Future[httpx2.Response]] = []
+    patience = Patience(grace_s=0.5, heartbeat_s=0.1)
     others = set(threading.enumerate())
     with ThreadPoolExecutor() as pool:
-        with serving(scripted, patience=Patience(grace_s=0.5), folders=(CLIP.parent,)) as served:
+        with serving(scripted, patience=patience, folders=(CLIP.parent,)) as served:
             with served.client() as client:
                 client.files.create(file=CLIP, purpose="user_data")
             assert len(list(tmp_path.rglob("file-*"))) == 1
-            errors.append(pool.submit(served.post, question(CLIP)))
+            errors.append(pool.submit(served.post, question(CLIP, stream=stream)))
             assert scripted.begun.wait(PATIENCE_S)
-        assert errors[0].exception() is not None or errors[0].result().status_code == 500
+        response = errors[0].result()
+        assert "ServerEnding" in response.text
+        assert response.status_code == (200 if stream and ": working" in response.text else 503)
     assert scripted.stopped.wait(PATIENCE_S)
     assert list(tmp_path.iterdir()) == []
     assert not any(thread.name == "longvu-model" for thread in set(threading.enumerate()) - others)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import signal
 import socket
 import threading
@@ -21,6 +23,8 @@ from longvu_cli.serving.protocol import patient_protocol
 from longvu_cli.serving.uploads import Uploads
 from longvu_cli.serving.worker import Ask, Done, Worker
 
+# To tell clients, at the end of the grace, that they get no answer.
+_FAREWELL_S = 3
 _ENDINGS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
@@ -90,7 +94,7 @@ class Server:
         metrics.watch("working", "Whether the model is at work", lambda: self._worker.is_working)
         metrics.watch("upload_bytes", "Bytes of uploads that are kept", lambda: self._uploads.size)
         service = Service(name, options, self._worker, self._uploads, metrics)
-        self._server = _Uvicorn(make_app(service, metrics, options.token, on_bug), options, self._worker.refuse)
+        self._server = _Uvicorn(make_app(service, metrics, options.token, on_bug), options, self._worker)
 
     def __enter__(self) -> Self:
         self._held.enter_context(self._uploads)
@@ -120,9 +124,9 @@ class Server:
 
 
 class _Uvicorn(uvicorn.Server):
-    """Sends home who waits when it ends: only the answer that is being made is waited for."""
+    """Sends home who waits when it ends: only the answer that is being made is waited for, and not for ever."""
 
-    def __init__(self, app: FastAPI, options: ServingOptions, refuse: Callable[[], None]) -> None:
+    def __init__(self, app: FastAPI, options: ServingOptions, worker: Worker) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -136,10 +140,12 @@ class _Uvicorn(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                timeout_graceful_shutdown=max(1, round(options.patience.grace_s)),
+                # Who waits for an answer is told that none comes before that.
+                timeout_graceful_shutdown=math.ceil(options.patience.grace_s) + _FAREWELL_S,
             )
         )
-        self._refuse = refuse
+        self._grace_s = options.patience.grace_s
+        self._worker = worker
         self._heard: list[int] = []
 
     @contextmanager
@@ -165,5 +171,9 @@ class _Uvicorn(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._refuse()
-        await super().shutdown(sockets)
+        self._worker.refuse()
+        end = asyncio.get_running_loop().call_later(self._grace_s, self._worker.give_up)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            end.cancel()

@@ -204,6 +204,14 @@ class Worker:
                 job.put(_ENDING)
             self._changed.notify()
 
+    def give_up(self) -> None:
+        """Stop what is at work, too, and send home who waits for it."""
+        with self._changed:
+            job = self._working
+        if job is not None:
+            job.cancelled.set()
+            job.put(_ENDING)
+
     def _full(self) -> Failure:
         return Failure(
             429,
