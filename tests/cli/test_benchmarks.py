@@ -259,6 +259,7 @@ def test_a_missing_video_is_an_error_of_its_question(
     (tmp_path / "films" / "film0.mp4").unlink()
     ran = longvu("eval", "jsonl", own, "-o", out)
     assert ran.code == 6
+    assert f"1 of 3 videos are not there; the first is {tmp_path / 'films' / 'film0.mp4'}" in ran.err
     assert "1 of 3 questions ended in an error, and count as wrong" in ran.err
     assert json.loads((out / "summary.json").read_text())["overall"][0]["right"] == 0
     shutil.copy(mini / "films" / "film0.mp4", tmp_path / "films")

@@ -9,7 +9,17 @@ import pytest
 
 from longvu_cli.config import CompressionOptions, GenerationOptions, PromptOptions, SamplingOptions
 from longvu_cli.errors import UsageError
-from longvu_cli.evaluation.benchmark import Part, Preset, Question, Variant, departures, manifest_of, plan, settings_of
+from longvu_cli.evaluation.benchmark import (
+    Part,
+    Preset,
+    Question,
+    Variant,
+    departures,
+    manifest_of,
+    missing_videos,
+    plan,
+    settings_of,
+)
 from longvu_cli.evaluation.mlvu import MLVU
 from longvu_cli.manifest import Settings
 
@@ -50,6 +60,14 @@ def test_what_is_not_as_the_preset_has_it_is_named() -> None:
     # 1.0 is what other commands have for frames per second, and 0.77 the preset's own.
     other = settings_of(preset, CompressionOptions(stc_threshold=0.77, context_length=900), fps=1.0)
     assert departures(preset, other) == {"fps": 1.0, "context_length": 900}
+
+
+def test_videos_that_are_not_there_are_counted_once_each(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    asked = [question(name, str(tmp_path / f"{name[0]}.mp4")) for name in ("a1", "b1", "b2", "c1")]
+    assert missing_videos(asked) == f"2 of 3 videos are not there; the first is {tmp_path / 'b.mp4'}"
+    assert missing_videos(asked[:1]) is None
+    assert missing_videos([question("long", "a" * 5000)]) is not None
 
 
 def test_every_question_is_a_row_in_each_way() -> None:

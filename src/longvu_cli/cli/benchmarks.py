@@ -247,7 +247,7 @@ def _evaluate(
 ) -> int:
     require_file_locks("an evaluation")
     from longvu_cli.batch import Batch
-    from longvu_cli.evaluation.benchmark import departures, manifest_of, plan
+    from longvu_cli.evaluation.benchmark import departures, manifest_of, missing_videos, plan
     from longvu_cli.evaluation.folder import EvaluationFolder
     from longvu_cli.evaluation.picture_folder import filmed
     from longvu_cli.evaluation.scoring import read_outcomes, report, report_record, write_report
@@ -269,6 +269,8 @@ def _evaluate(
         trials = plan(questions, variants)
     else:
         kept.make()
+        if (gone := missing_videos(questions)) is not None:
+            output.note(gone)
         with told_as_output(folder):
             questions = filmed(questions, kept.films)
         trials = plan(questions, variants)

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -196,6 +197,13 @@ def departures(preset: Preset, settings: Settings) -> dict[str, Any]:
     """What is done in another way than by the preset: option → value. Of subtitles, the reports tell."""
     usual = _values(settings_of(preset, CompressionOptions()))
     return {name: value for name, value in _values(settings).items() if value != usual[name] and name != "subtitles"}
+
+
+def missing_videos(questions: Sequence[Question]) -> str | None:
+    """A sentence about the videos that are not there; None: they all are."""
+    videos = tuple(dict.fromkeys(question.video for question in questions))
+    gone = [video for video in videos if not os.path.exists(video)]  # not Path's own, which raises for some names
+    return f"{len(gone)} of {len(videos)} videos are not there; the first is {gone[0]}" if gone else None
 
 
 def plan(questions: Sequence[Question], variants: Sequence[Variant]) -> tuple[Trial, ...]:
