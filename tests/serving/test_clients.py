@@ -170,6 +170,12 @@ def test_what_is_no_request_is_told_in_our_form(scripted: Scripted, sent: bytes)
         assert served.bugs == []
 
 
+def test_a_body_that_says_it_is_too_large_is_not_waited_for(scripted: Scripted) -> None:
+    with serving(scripted, patience=Patience(body_s=10_000), max_body_bytes=1000) as served, raw(served) as client:
+        client.sendall(request_bytes(b"", length=1001))
+        assert client.recv(1000).startswith(b"HTTP/1.1 413 ")
+
+
 def test_one_that_goes_on_sending_hears_why_it_is_refused(scripted: Scripted) -> None:
     """A connection that is closed while something comes is reset, and what was sent to the client is lost with it."""
     with serving(scripted, max_body_bytes=1000) as served, raw(served) as client:
