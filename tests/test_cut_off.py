@@ -25,6 +25,17 @@ def apng(path: Path) -> None:
     first.save(path, "PNG", save_all=True, append_images=others, duration=100)
 
 
+def y4m(path: Path, pixels: str, *, width: int = 64, height: int = 48) -> None:
+    options = {"strict": "-1"}
+    with av.open(str(path), "w", format="yuv4mpegpipe", options=options) as output:
+        stream = output.add_stream("wrapped_avframe", rate=10, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, pixels
+        for number in range(20):
+            frame = av.VideoFrame.from_image(Image.fromarray(picture(number)))
+            output.mux(stream.encode(frame.reformat(width, height, pixels)))
+        output.mux(stream.encode())
+
+
 MAKERS: dict[str, Callable[[Path], object]] = {
     "faststart.mp4": lambda path: write_video(path, steady(20), container_options={"movflags": "faststart"}),
     "fragmented.mp4": lambda path: write_video(path, steady(20), container_options=_FRAGMENTED),
@@ -38,6 +49,10 @@ MAKERS: dict[str, Callable[[Path], object]] = {
         path, steady(20), container="mpegts", container_options={"mpegts_m2ts_mode": "1"}
     ),
     "clip.ivf": lambda path: write_video(path, steady(20), codec="libvpx"),
+    "clip.y4m": lambda path: y4m(path, "yuv420p"),
+    "odd.y4m": lambda path: y4m(path, "yuv411p", width=127, height=71),
+    "high.y4m": lambda path: y4m(path, "yuv422p10le", width=127, height=71),
+    "gray.y4m": lambda path: y4m(path, "gray", width=127, height=71),
     "clip.gif": gif,
     "clip.apng": apng,
 }
@@ -84,7 +99,7 @@ def test_a_gif_filled_up_with_zeros_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "container", ["h264", "dv", "avi", "asf", "flv", "ogg", "matroska,webm", "mpegts", "gif", "ivf"]
+    "container", ["h264", "dv", "avi", "asf", "flv", "ogg", "matroska,webm", "mpegts", "gif", "ivf", "yuv4mpegpipe"]
 )
 def test_any_bytes_do(tmp_path: Path, container: str) -> None:
     for number, data in enumerate(
@@ -98,3 +113,17 @@ def test_any_bytes_do(tmp_path: Path, container: str) -> None:
 def test_a_format_without_an_end_of_its_own_never_is(tmp_path: Path) -> None:
     (tmp_path / "clip.h264").write_bytes(b"anything")
     assert not is_cut(tmp_path / "clip.h264", "h264")
+
+
+def test_y4m_of_pictures_of_an_unknown_size_shows_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "clip.y4m"
+    path.write_bytes(b"YUV4MPEG2 W64 H48 F10:1 Cxyz\nFRAME\n" + bytes(100))
+    assert not is_cut(path, "yuv4mpegpipe")
+
+
+def test_y4m_is_cut_within_the_mark_of_a_picture_too(tmp_path: Path) -> None:
+    path, whole = tmp_path / "clip.y4m", b"YUV4MPEG2 W4 H2 F10:1\nFRAME Ip\n" + bytes(12)
+    path.write_bytes(whole)
+    assert not is_cut(path, "yuv4mpegpipe")
+    path.write_bytes(whole + b"FRA")
+    assert is_cut(path, "yuv4mpegpipe")

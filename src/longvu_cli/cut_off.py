@@ -6,6 +6,7 @@ own (elementary streams, DV) show nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -27,6 +28,17 @@ _TS_SYNC, _TS_PACKETS = 0x47, (188, 192, 204)
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _FLV_TAGS = (8, 9, 18)
 _UNKNOWN_SIZE = 0xFFFFFF00
+# How many times a chroma plane's width and height go into the picture's, and how many such planes there are.
+_Y4M_CHROMA = {
+    "420": (2, 2, 2),
+    "422": (2, 1, 2),
+    "411": (4, 1, 2),
+    "444": (1, 1, 2),
+    "444alpha": (1, 1, 3),
+    "mono": (1, 1, 0),
+}
+_Y4M_COLOURS = re.compile(r"(420|422|411|444alpha|444|mono)(?:jpeg|mpeg2|paldv|p?(\d+))?")
+_MOST_Y4M_FRAMES = 216_000
 
 
 def seems_cut_off(file: Path, container: str) -> bool:
@@ -142,6 +154,37 @@ def _ivf(file: Path) -> bool:
     return at > size
 
 
+def _y4m(file: Path) -> bool:
+    """Whether the last picture is not whole; one whose size is not understood shows nothing."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        picture = _y4m_picture_bytes(stream.readline(256).decode("latin-1"))
+        if picture is None:
+            return False
+        at = stream.tell()
+        for _ in range(_MOST_Y4M_FRAMES):
+            if at >= size:
+                break
+            stream.seek(at)
+            mark = stream.readline(256)
+            if not mark.startswith(b"FRAME"):
+                return b"FRAME".startswith(mark)
+            at += len(mark) + picture
+    return at > size
+
+
+def _y4m_picture_bytes(header: str) -> int | None:
+    """How long a picture is, by the first line of the file."""
+    fields = {field[:1]: field[1:] for field in header.split()[1:] if field[:1] in "WHC"}
+    width, height = fields.get("W", ""), fields.get("H", "")
+    colours = _Y4M_COLOURS.fullmatch(fields.get("C", "420jpeg"))
+    if colours is None or not (width.isdecimal() and height.isdecimal()):
+        return None
+    across, down, planes = _Y4M_CHROMA[colours[1]]
+    samples = int(width) * int(height) + planes * -(-int(width) // across) * -(-int(height) // down)
+    return samples * (2 if colours[2] else 1)
+
+
 def _mpegts(file: Path) -> bool:
     """Whether the last packet is not whole."""
     tail = ending(file, 20 * max(_TS_PACKETS))
@@ -166,4 +209,5 @@ _TESTS: Mapping[str, Callable[[Path], bool]] = {
     "flv": _flv,
     "ivf": _ivf,
     "mpegts": _mpegts,
+    "yuv4mpegpipe": _y4m,
 }
