@@ -21,6 +21,8 @@ _REFUTED = re.compile(
     r"(?:not\b(?!\W+(?-i:[A-Z])\b)|n't|wrong|incorrect|false|ruled out|excluded)",
     re.IGNORECASE,
 )
+# How many characters before or after a letter can be about it: an answer of thousands of letters is read in no time.
+_NEAR = 200
 # "the answer is …", "option: …", "I choose …", with emphasis, quotes and brackets before the letter.
 _LEADS = (
     r"(?:\b(?:final |correct |right |best |my )*(?:answer|option|choice)\b(?:\s+(?:is|would be|should be|must be))?"
@@ -93,7 +95,7 @@ def _recited(text: str, choices: Sequence[str], letters: str) -> set[str]:
     found = set()
     for letter, choice in zip(letters, choices, strict=True):
         match = re.search(rf"(?<!\w){letter.lower()}[).:]\s*{re.escape(_plain(choice))}(?!\w)", said)
-        if match is not None and not _DENIED.search(said[: match.start()]):
+        if match is not None and not _is_denied(said, match.start()):
             found.add(letter)
     return found if len(found) > 1 else set()
 
@@ -108,7 +110,7 @@ def _leading(text: str, letters: str) -> set[str]:
     if match is None:
         return set()
     letter = match[1] or match[2] or match[3]
-    if _REFUTED.match(text[match.end() :]):
+    if _is_refuted(text, match.end()):
         return set()
     return {letter} | _listed(text[match.end() :], letters)
 
@@ -123,7 +125,7 @@ def _declared(text: str, letters: str) -> set[str]:
             continue
         if not letter.isupper() and (letter in "ai" or not re.fullmatch(r"\W*", rest)):
             continue
-        if _DENIED.search(text[: match.start(1)]) or _REFUTED.match(rest):
+        if _is_denied(text, match.start(1)) or _is_refuted(text, match.end(1)):
             continue
         found |= {letter.upper()} | _listed(rest, letters)
     return found
@@ -134,7 +136,7 @@ def _bracketed(text: str, letters: str) -> set[str]:
     return {
         match[1]
         for match in re.finditer(rf"[(\[]([{letters}])(?:[)\]]|$)", text)
-        if not (_DENIED.search(text[: match.start()]) or _REFUTED.match(text[match.end() :]))
+        if not (_is_denied(text, match.start()) or _is_refuted(text, match.end()))
     }
 
 
@@ -151,7 +153,7 @@ def _mentioned(text: str, choices: Sequence[str], letters: str) -> set[str]:
         for letter, words in inside.items()
         if not any(words != longer and _has(longer, words) for longer in inside.values())
     }
-    return {letter for letter in whole if not _DENIED.search(said[: said.index(inside[letter])])}
+    return {letter for letter in whole if not _is_denied(said, said.index(inside[letter]))}
 
 
 def _has(text: str, words: str) -> bool:
@@ -167,6 +169,16 @@ def _listed(rest: str, letters: str) -> set[str]:
         found.add(match[1])
         at = match.end(1)
     return found
+
+
+def _is_denied(text: str, start: int) -> bool:
+    """Whether what comes before an option takes it out of the choice."""
+    return _DENIED.search(text[max(0, start - _NEAR) : start]) is not None
+
+
+def _is_refuted(text: str, end: int) -> bool:
+    """Whether what comes after an option takes it out of the choice."""
+    return _REFUTED.match(text[end : end + _NEAR]) is not None
 
 
 def _visible(text: str) -> str:
